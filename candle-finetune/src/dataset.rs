@@ -1,0 +1,1 @@
+//! A folder of photos → classes, splits and labelled image paths.

@@ -1,0 +1,3 @@
+//! The program `finetune`.
+
+fn main() {}

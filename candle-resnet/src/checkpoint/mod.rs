@@ -1,0 +1,1 @@
+//! A weights file of any known format → tensors by name.

@@ -1,0 +1,1 @@
+//! Image file → normalised tensor, as torchvision's evaluation transform does it.
