@@ -1,5 +1,44 @@
 //! Every ResNet by name: a name becomes verified weights, weights become a network, photos become features and logits.
+//!
+//! Fetch and predict:
+//!
+//! ```no_run
+//! use candle_core::Device;
+//! use candle_resnet::Model;
+//!
+//! let model = Model::named("resnet18")?;
+//! let classifier = model.classifier(&Device::Cpu)?;
+//! for prediction in classifier.predict("photo.jpg", 5)? {
+//!     println!("{:5.1} %  {}", 100.0 * prediction.probability, prediction.label);
+//! }
+//! # Ok::<(), candle_resnet::Error>(())
+//! ```
+//!
+//! The way of a name, each step a module that knows only its own: [`registry`] says what the name stands for, [`hub`]
+//! fetches files, [`checkpoint`] reads them, [`weights`] matches them to the [`blueprint`] of an [`architecture`], and
+//! [`trunk`] or [`network`] computes. [`model`] joins them. Nothing here trains; see the crate `candle-finetune`.
 
+pub mod architecture;
+pub mod blueprint;
+pub mod card;
 pub mod checkpoint;
+pub mod classifier;
+pub mod config;
+mod error;
+pub mod features;
+mod figure;
 pub mod hub;
+pub mod initialise;
+pub mod labels;
+pub mod model;
+pub mod network;
 pub mod preprocess;
+pub mod registry;
+pub mod summary;
+pub mod trunk;
+pub mod weights;
+
+pub use classifier::{Classifier, Prediction};
+pub use error::{Error, Result};
+pub use features::FeatureExtractor;
+pub use model::Model;

@@ -1,0 +1,143 @@
+//! Model cards: what belongs to one trained file rather than to its architecture.
+//!
+//! Data only; the cards lie in `models/cards.json`, which `scripts/make_cards.py` writes.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use crate::preprocess::{Interpolation, Preprocessing};
+
+/// One trained file for one architecture.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelCard {
+    /// `architecture.tag`: `resnet50.tv2_in1k`.
+    pub name: String,
+    /// `resnet50`.
+    pub architecture: String,
+    /// Repository on the Hub: `timm/resnet50.tv2_in1k`.
+    pub repository: String,
+    /// File in the repository.
+    pub file: String,
+    /// Outputs of the classifier.
+    pub classes: usize,
+    /// Name of the [`LabelSet`](crate::labels::LabelSet).
+    pub labels: String,
+    /// Side of the square that the weights are evaluated with, in pixels.
+    pub input_size: usize,
+    /// `input_size` over the side that the shorter side of a photo is resized to.
+    pub crop_pct: f64,
+    /// How a photo is resized.
+    pub interpolation: Interpolation,
+    /// Subtracted from each channel, of values in 0..1.
+    pub mean: [f32; 3],
+    /// Each channel is divided by it.
+    pub std: [f32; 3],
+    /// Licence of the weights, as SPDX names it in lower case.
+    pub license: Option<String>,
+    /// Where the weights come from.
+    pub origin_url: Option<String>,
+    /// Reported top-1 accuracy on ImageNet's validation images, a fraction.
+    pub top1: Option<f64>,
+    /// Who reported it.
+    pub top1_source: Option<String>,
+}
+
+static CARDS: LazyLock<Vec<ModelCard>> = LazyLock::new(|| {
+    // The file is built into the program, and a test parses it.
+    serde_json::from_str(include_str!(concat!(env!("MODELS"), "/cards.json"))).unwrap_or_default()
+});
+
+impl ModelCard {
+    /// Every card, by architecture, each architecture's default first.
+    pub fn all() -> &'static [ModelCard] {
+        &CARDS
+    }
+
+    /// The card of exactly this name.
+    pub fn named(name: &str) -> Option<&'static ModelCard> {
+        CARDS.iter().find(|card| card.name == name)
+    }
+
+    /// What a bare architecture's name means: torchvision's IMAGENET1K_V1.
+    pub fn default_of(architecture: &str) -> Option<&'static ModelCard> {
+        CARDS.iter().find(|card| card.architecture == architecture)
+    }
+
+    /// The part of the name after the architecture: `tv2_in1k`.
+    pub fn tag(&self) -> &str {
+        self.name.strip_prefix(&self.architecture).and_then(|rest| rest.strip_prefix('.')).unwrap_or_default()
+    }
+
+    /// What happens to a photo before the network sees it.
+    pub fn preprocessing(&self) -> Preprocessing {
+        Preprocessing {
+            resize: resize_side(self.input_size, self.crop_pct),
+            crop: self.input_size,
+            interpolation: self.interpolation,
+            mean: self.mean,
+            std: self.std,
+        }
+    }
+}
+
+/// The side that timm resizes a photo's shorter side to before it cuts `crop` pixels.
+pub fn resize_side(crop: usize, crop_pct: f64) -> usize {
+    (crop as f64 / crop_pct).floor() as usize
+}
+
+/// A fraction that [`resize_side`] turns back into `resize`, with as few decimals as do.
+pub fn crop_fraction(crop: usize, resize: usize) -> f64 {
+    let exact = crop as f64 / resize as f64;
+    let rounded_down = |decimals: i32| {
+        let unit = 10f64.powi(decimals);
+        (exact * unit).floor() / unit
+    };
+    (1..=12).map(rounded_down).find(|&fraction| resize_side(crop, fraction) == resize).unwrap_or(exact)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::Architecture;
+    use crate::labels::LabelSet;
+
+    #[test]
+    fn cards_parse_and_name_known_things() {
+        let cards: Vec<ModelCard> =
+            serde_json::from_str(include_str!(concat!(env!("MODELS"), "/cards.json"))).expect("the cards parse");
+        assert_eq!(cards.len(), ModelCard::all().len());
+        for card in &cards {
+            assert!(Architecture::named(&card.architecture).is_some(), "{}", card.name);
+            assert_eq!(LabelSet::named(&card.labels).map(|labels| labels.names.len()), Some(card.classes));
+            assert_eq!(card.name, format!("{}.{}", card.architecture, card.tag()));
+        }
+    }
+
+    #[test]
+    fn bare_names_mean_torchvisions_first_weights() {
+        for name in ["resnet18", "resnet50", "resnext101_64x4d", "wide_resnet101_2"] {
+            assert_eq!(ModelCard::default_of(name).map(ModelCard::tag), Some("tv_in1k"));
+        }
+    }
+
+    #[test]
+    fn second_weights_of_torchvision_are_resized_to_232() {
+        let preprocessing = ModelCard::named("resnet50.tv2_in1k").unwrap().preprocessing();
+        assert_eq!((preprocessing.resize, preprocessing.crop), (232, 224));
+        let preprocessing = ModelCard::named("resnet50.tv_in1k").unwrap().preprocessing();
+        assert_eq!((preprocessing.resize, preprocessing.crop), (256, 224));
+    }
+
+    #[test]
+    fn crop_fractions_lead_back_to_the_resize() {
+        for crop in [32, 160, 224, 288, 320] {
+            for resize in crop..crop + 100 {
+                assert_eq!(resize_side(crop, crop_fraction(crop, resize)), resize, "{crop} of {resize}");
+            }
+        }
+        assert_eq!(crop_fraction(224, 256), 0.875);
+        assert_eq!(crop_fraction(224, 232), 0.965);
+    }
+}

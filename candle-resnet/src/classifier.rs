@@ -1,0 +1,113 @@
+//! A whole frozen network with its labels: photos in, ranked labels out.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use candle_nn::{Linear, Module};
+
+use crate::error::Result;
+use crate::features::FeatureExtractor;
+use crate::model::Model;
+use crate::preprocess::{self, Photo, Preprocessing};
+use crate::trunk::Trunk;
+use crate::weights;
+
+/// A trunk, its classifier, and what they need to know of photos and labels.
+#[derive(Debug, Clone)]
+pub struct Classifier {
+    trunk: Trunk,
+    fc: Linear,
+    label_names: Vec<String>,
+    preprocessing: Preprocessing,
+}
+
+/// One label that a photo may have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// Output of the network, from 0.
+    pub index: usize,
+    /// Name of the class, or `class 3` where nobody named it.
+    pub label: String,
+    /// Softmax over all classes.
+    pub probability: f32,
+}
+
+impl Classifier {
+    pub(crate) fn new(model: &Model, device: &Device) -> Result<Classifier> {
+        let mut tensors = weights::tensors(&model.weights)?;
+        let mut take = |name: &str| match tensors.remove(name) {
+            Some(tensor) => tensor.to_device(device),
+            None => Err(candle_core::Error::msg(format!("the weights hold no tensor `{name}`"))),
+        };
+        let fc = Linear::new(take("fc.weight")?, Some(take("fc.bias")?));
+        Ok(Classifier {
+            trunk: model.trunk(device)?,
+            fc,
+            label_names: model.label_names.clone(),
+            preprocessing: model.preprocessing.clone(),
+        })
+    }
+
+    /// The frozen network below the classifier.
+    pub fn trunk(&self) -> &Trunk {
+        &self.trunk
+    }
+
+    /// What happens to a photo before the network sees it.
+    pub fn preprocessing(&self) -> &Preprocessing {
+        &self.preprocessing
+    }
+
+    /// (N, 3, H, W) → (N, classes).
+    ///
+    /// # Errors
+    /// If shapes or devices do not fit.
+    pub fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        self.classify(&self.trunk.features(images)?)
+    }
+
+    /// (N, D) pooled features → (N, classes).
+    ///
+    /// # Errors
+    /// If shapes or devices do not fit.
+    pub fn classify(&self, features: &Tensor) -> Result<Tensor> {
+        Ok(self.fc.forward(features)?)
+    }
+
+    /// The `top` likeliest labels of one photo, likeliest first.
+    ///
+    /// # Errors
+    /// If the photo cannot be read.
+    pub fn predict(&self, path: impl AsRef<Path>, top: usize) -> Result<Vec<Prediction>> {
+        self.predict_photo(&preprocess::decode(path.as_ref())?, top)
+    }
+
+    /// The `top` likeliest labels of a decoded photo, likeliest first.
+    ///
+    /// # Errors
+    /// If the device has no room.
+    pub fn predict_photo(&self, photo: &Photo, top: usize) -> Result<Vec<Prediction>> {
+        let side = self.preprocessing.crop;
+        let pixels = self.preprocessing.apply(photo);
+        let image = Tensor::from_vec(pixels, (1, 3, side, side), self.trunk.device())?;
+        self.rank(&self.logits(&image)?.squeeze(0)?, top)
+    }
+
+    /// The `top` likeliest labels of one image's logits (classes), likeliest first; equal ones in order of index.
+    ///
+    /// # Errors
+    /// If `logits` is not a vector.
+    pub fn rank(&self, logits: &Tensor, top: usize) -> Result<Vec<Prediction>> {
+        let probabilities: Vec<f32> = candle_nn::ops::softmax(logits, 0)?.to_vec1()?;
+        let mut order: Vec<usize> = (0..probabilities.len()).collect();
+        order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+        let prediction =
+            |index: usize| Prediction { index, label: self.label(index), probability: probabilities[index] };
+        Ok(order.into_iter().take(top).map(prediction).collect())
+    }
+
+    /// Name of an output, or `class 3` where nobody named it.
+    pub fn label(&self, index: usize) -> String {
+        self.label_names.get(index).cloned().unwrap_or_else(|| format!("class {index}"))
+    }
+}

@@ -1,0 +1,111 @@
+//! Everything that can go wrong on the way from a name to a prediction.
+
+use std::path::PathBuf;
+
+use crate::checkpoint::CheckpointError;
+use crate::config::ConfigError;
+use crate::hub::HubError;
+use crate::preprocess::PhotoError;
+use crate::registry::UnknownModel;
+use crate::weights::Mismatch;
+
+/// What went wrong; [`Error::hint`] gives the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A name that nothing has.
+    #[error(transparent)]
+    UnknownModel(#[from] UnknownModel),
+    /// An architecture that nobody publishes weights of under this name.
+    #[error("there are no pretrained weights named `{0}`")]
+    NoPretrained(String),
+    /// A weights file beside a name that brings its own.
+    #[error("`{0}` brings its own weights: it takes neither a weights file nor fresh weights")]
+    TwoWeights(String),
+    /// A folder or repository without one of the files that make it a model.
+    #[error("{folder}: holds no {missing}")]
+    Incomplete {
+        /// Folder or repository.
+        folder: String,
+        /// The file or files that were looked for.
+        missing: String,
+        /// What it holds, as far as that could be found out.
+        found: Vec<String>,
+    },
+    /// A `config.json` that was not understood.
+    #[error("{path}: {source}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ConfigError,
+    },
+    /// Tensors that are not the network's.
+    #[error("{path}: {source}")]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is missing, unexpected or misshapen.
+        source: Box<Mismatch>,
+    },
+    /// Weights without a classifier.
+    #[error("{path}: holds no `fc.weight` of two dimensions, so the number of classes is not known")]
+    NoClassifier {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A weights file that was not read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A file that was not fetched.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// A photo that was not read.
+    #[error(transparent)]
+    Photo(#[from] PhotoError),
+    /// A file that was not read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// candle refused: shapes, devices or memory.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// The way out, in one line.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::UnknownModel(unknown) => Some(unknown.hint()),
+            Error::NoPretrained(_) => {
+                Some("give a file of them with --weights FILE; `train` and `embed` also take --no-pretrained".into())
+            }
+            Error::TwoWeights(_) => Some("name an architecture, such as `resnet18`".into()),
+            Error::Incomplete { found, .. } => Some(incomplete_hint(found)),
+            Error::Weights { .. } => {
+                Some("check that the network named is the one that the weights were trained for".into())
+            }
+            Error::Checkpoint(error) => error.hint(),
+            Error::Hub(error) => error.hint(),
+            Error::Photo(error) => error.hint(),
+            Error::Config { .. } | Error::NoClassifier { .. } | Error::Io { .. } | Error::Candle(_) => None,
+        }
+    }
+}
+
+fn incomplete_hint(found: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<&str> = found.iter().take(SHOWN).map(String::as_str).collect();
+    let holds = match found.len() {
+        0 => String::new(),
+        1..=SHOWN => format!("; it holds {}", shown.join(", ")),
+        more => format!("; it holds {} and {} more files", shown.join(", "), more - SHOWN),
+    };
+    format!("a model is a `config.json` beside a `model.safetensors`, as timm writes them{holds}")
+}
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

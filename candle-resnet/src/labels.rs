@@ -1,0 +1,47 @@
+//! Label sets that ship with the program.
+//!
+//! ImageNet-1k's names are torchvision's, its synsets WordNet's, in the order of the networks' outputs.
+
+use std::sync::LazyLock;
+
+/// The classes of a data set, in the order of a network's outputs.
+#[derive(Debug)]
+pub struct LabelSet {
+    /// What people read: `great white shark`.
+    pub names: Vec<String>,
+    /// WordNet's identifiers: `n01484850`.
+    pub synsets: Vec<String>,
+}
+
+static IMAGENET_1K: LazyLock<LabelSet> =
+    LazyLock::new(|| LabelSet::parse(include_str!(concat!(env!("MODELS"), "/imagenet1k.tsv"))));
+
+impl LabelSet {
+    /// The set that cards call `name`.
+    pub fn named(name: &str) -> Option<&'static LabelSet> {
+        match name {
+            "imagenet1k" => Some(&IMAGENET_1K),
+            _ => None,
+        }
+    }
+
+    /// One `synset<TAB>name` a line.
+    fn parse(table: &str) -> LabelSet {
+        let (synsets, names) =
+            table.lines().filter_map(|line| line.split_once('\t')).map(|(s, n)| (s.into(), n.into())).unzip();
+        LabelSet { names, synsets }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn imagenet_has_its_thousand_classes_in_order() {
+        let labels = LabelSet::named("imagenet1k").unwrap();
+        assert_eq!((labels.names.len(), labels.synsets.len()), (1000, 1000));
+        assert_eq!((labels.names[2].as_str(), labels.synsets[2].as_str()), ("great white shark", "n01484850"));
+        assert_eq!(labels.names[999], "toilet tissue");
+    }
+}

@@ -1,0 +1,399 @@
+//! From a name to a loaded model: resolve, fetch, read, check.
+//!
+//! The only module that knows of both files and tensors. Parsing, fetching, reading and checking lie in modules of their own.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use candle_nn::VarMap;
+
+use crate::architecture::Architecture;
+use crate::card::ModelCard;
+use crate::checkpoint::{self, names};
+use crate::classifier::Classifier;
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::hub::{DownloadProgress, Fetched, Hub, HubError, HubFile, HubSettings};
+use crate::initialise::fresh_weights;
+use crate::labels::LabelSet;
+use crate::preprocess::Preprocessing;
+use crate::registry::ModelName;
+use crate::trunk::Trunk;
+use crate::weights;
+
+const CONFIG: &str = "config.json";
+/// Weights files of a folder or repository in timm's format, in the order they are looked for.
+const WEIGHTS_FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+/// Outputs of a network whose weights are drawn and whose classes nobody said.
+const FRESH_CLASSES: usize = 1000;
+
+/// What to load.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelRequest {
+    /// A model's name, `hf-hub:owner/name[@revision]`, or a folder.
+    pub name: String,
+    /// Where the weights come from.
+    pub weights: WeightsChoice,
+}
+
+/// Where the weights of a request come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WeightsChoice {
+    /// Those that the name stands for.
+    Named,
+    /// A local file, for the architecture that the name stands for.
+    File(PathBuf),
+    /// Freshly drawn from a seed.
+    Fresh {
+        /// The seed.
+        seed: u64,
+    },
+}
+
+impl ModelRequest {
+    /// The pretrained weights that `name` stands for.
+    pub fn named(name: impl Into<String>) -> ModelRequest {
+        ModelRequest { name: name.into(), weights: WeightsChoice::Named }
+    }
+}
+
+/// Where weights came from, for whoever has to answer for them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Provenance {
+    /// The name that was asked for.
+    pub model: String,
+    /// Repository on the Hub.
+    pub repository: Option<String>,
+    /// Commit of the repository.
+    pub commit: Option<String>,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    /// Its SHA-256, where the Hub stated it and the download was checked against it.
+    pub sha256: Option<String>,
+    /// Licence of the weights.
+    pub license: Option<String>,
+    /// Where they were published.
+    pub origin_url: Option<String>,
+}
+
+/// What is known of a model before its weights are read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Description {
+    /// The network's shape.
+    pub architecture: &'static Architecture,
+    /// Outputs; `None` where only the weights tell.
+    pub classes: Option<usize>,
+    /// The label set or names, where known.
+    pub labels: Labels,
+    /// What happens to a photo before the network sees it.
+    pub preprocessing: Preprocessing,
+    /// Where the weights come from, as far as it is known yet.
+    pub provenance: Provenance,
+    source: WeightsSource,
+}
+
+/// The names of a model's classes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Labels {
+    /// Nobody said.
+    Unknown,
+    /// A set that ships with the program, by its name.
+    Set(&'static str),
+    /// Names of the model's own.
+    Names(Vec<String>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum WeightsSource {
+    Hub { repository: String, revision: Option<String>, files: Vec<&'static str> },
+    File(PathBuf),
+    Fresh { seed: u64 },
+}
+
+/// A weights file on this machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightsFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Commit of its repository, where it came from the Hub.
+    pub commit: Option<String>,
+    /// Its SHA-256, where the Hub stated it.
+    pub sha256: Option<String>,
+}
+
+/// A network with its weights and all that is needed to use it.
+#[derive(Clone)]
+pub struct Model {
+    /// The network's shape.
+    pub architecture: &'static Architecture,
+    /// Outputs of the classifier.
+    pub classes: usize,
+    /// Names of the classes, in the order of the outputs; empty where nobody said.
+    pub label_names: Vec<String>,
+    /// WordNet's identifiers of the classes; empty where they are not ImageNet's.
+    pub synsets: &'static [String],
+    /// What happens to a photo before the network sees it.
+    pub preprocessing: Preprocessing,
+    /// Every tensor of the network, under torchvision's names.
+    pub weights: VarMap,
+    /// Where the weights came from.
+    pub provenance: Provenance,
+}
+
+impl Model {
+    /// Fetches and loads what `name` stands for onto the CPU, with the Hub settings of the environment.
+    ///
+    /// # Errors
+    /// If the name is unknown, or its files cannot be fetched, read or matched to the network.
+    pub fn named(name: &str) -> Result<Model> {
+        let hub = Hub::new(HubSettings::from_env())?;
+        Loader { hub: &hub, progress: &() }.load(&ModelRequest::named(name))
+    }
+
+    /// The network that `name` stands for with weights drawn from `seed`, on the CPU. Asks neither disk nor network.
+    ///
+    /// # Errors
+    /// If no network has that name.
+    pub fn fresh(name: &str, seed: u64) -> Result<Model> {
+        load_fresh(describe_with(name, WeightsSource::Fresh { seed })?)
+    }
+
+    /// The frozen form of the network, on `device`.
+    ///
+    /// # Errors
+    /// If the device has no room.
+    pub fn trunk(&self, device: &Device) -> Result<Trunk> {
+        Ok(Trunk::compile(self.architecture, &self.weights, device)?)
+    }
+
+    /// The whole network with labels and preprocessing, ready to predict on `device`.
+    ///
+    /// # Errors
+    /// If the device has no room.
+    pub fn classifier(&self, device: &Device) -> Result<Classifier> {
+        Classifier::new(self, device)
+    }
+}
+
+/// Turns requests into models; borrows what talks to the Hub.
+#[derive(Clone, Copy)]
+pub struct Loader<'a> {
+    /// Fetches files.
+    pub hub: &'a Hub,
+    /// Is told of downloads.
+    pub progress: &'a dyn DownloadProgress,
+}
+
+impl Loader<'_> {
+    /// What is known of a model without reading its weights. Fetches at most a `config.json`.
+    ///
+    /// # Errors
+    /// If the name is unknown, has no weights, or its `config.json` cannot be fetched or understood.
+    pub fn describe(&self, request: &ModelRequest) -> Result<Description> {
+        let name = request.name.as_str();
+        match &request.weights {
+            WeightsChoice::Named => self.describe_named(name),
+            WeightsChoice::File(path) => describe_with(name, WeightsSource::File(path.clone())),
+            &WeightsChoice::Fresh { seed } => describe_with(name, WeightsSource::Fresh { seed }),
+        }
+    }
+
+    fn describe_named(&self, name: &str) -> Result<Description> {
+        match ModelName::resolve(name)? {
+            ModelName::Card(card) => describe_card(card, name),
+            ModelName::Architecture(_) => Err(Error::NoPretrained(name.into())),
+            ModelName::Hub { repository, revision } => self.describe_repository(name, repository, revision),
+            ModelName::Folder(folder) => describe_folder(name, &folder),
+        }
+    }
+
+    fn describe_repository(&self, name: &str, repository: String, revision: Option<String>) -> Result<Description> {
+        let config = self.fetch_first(&repository, revision.as_deref(), &[CONFIG])?;
+        let provenance = Provenance { repository: Some(repository.clone()), ..Provenance::default() };
+        // The weights of this config, even if the branch has moved on meanwhile.
+        let revision = Some(config.commit);
+        let source = WeightsSource::Hub { repository, revision, files: WEIGHTS_FILES.to_vec() };
+        Ok(describe_config(name, read_config(&config.path)?, provenance, source))
+    }
+
+    /// Makes sure that the weights file is on this machine; `None` where weights are drawn afresh.
+    ///
+    /// # Errors
+    /// If it cannot be fetched.
+    pub fn locate(&self, description: &Description) -> Result<Option<WeightsFile>> {
+        match &description.source {
+            WeightsSource::Hub { repository, revision, files } => {
+                let fetched = self.fetch_first(repository, revision.as_deref(), files)?;
+                Ok(Some(WeightsFile { path: fetched.path, commit: Some(fetched.commit), sha256: fetched.sha256 }))
+            }
+            WeightsSource::File(path) => Ok(Some(WeightsFile { path: path.clone(), commit: None, sha256: None })),
+            WeightsSource::Fresh { .. } => Ok(None),
+        }
+    }
+
+    /// Fetches the first of `files` that the repository has.
+    fn fetch_first(&self, repository: &str, revision: Option<&str>, files: &[&str]) -> Result<Fetched> {
+        let file = |path: &str| HubFile {
+            repository: repository.into(),
+            revision: revision.map(String::from),
+            path: path.into(),
+        };
+        if let Some(cached) = files.iter().find_map(|path| self.hub.cached(&file(path))) {
+            return Ok(cached);
+        }
+        for path in files {
+            match self.hub.fetch(&file(path), self.progress) {
+                Err(HubError::FileNotFound { .. }) => {}
+                result => return Ok(result?),
+            }
+        }
+        // The listing only helps the message along: without it the error stands all the same.
+        let found = self.hub.files(repository, revision).unwrap_or_default();
+        Err(Error::Incomplete { folder: repository.into(), missing: files.join(" and no "), found })
+    }
+
+    /// Loads a model onto the CPU.
+    ///
+    /// # Errors
+    /// If the name is unknown, or its files cannot be fetched, read or matched to the network.
+    pub fn load(&self, request: &ModelRequest) -> Result<Model> {
+        let description = self.describe(request)?;
+        match self.locate(&description)? {
+            Some(file) => load_file(description, file),
+            None => load_fresh(description),
+        }
+    }
+}
+
+fn describe_card(card: &'static ModelCard, name: &str) -> Result<Description> {
+    let source =
+        WeightsSource::Hub { repository: card.repository.clone(), revision: None, files: vec![card.file.as_str()] };
+    Ok(Description {
+        architecture: architecture_of(card)?,
+        classes: Some(card.classes),
+        labels: Labels::Set(&card.labels),
+        preprocessing: card.preprocessing(),
+        provenance: Provenance {
+            model: name.into(),
+            repository: Some(card.repository.clone()),
+            license: card.license.clone(),
+            origin_url: card.origin_url.clone(),
+            ..Provenance::default()
+        },
+        source,
+    })
+}
+
+/// An architecture with weights that do not come with its name.
+fn describe_with(name: &str, source: WeightsSource) -> Result<Description> {
+    let (architecture, card) = match ModelName::resolve(name)? {
+        ModelName::Card(card) => (architecture_of(card)?, Some(card)),
+        ModelName::Architecture(architecture) => (architecture, None),
+        ModelName::Hub { .. } | ModelName::Folder(_) => return Err(Error::TwoWeights(name.into())),
+    };
+    // A bare name says nothing of how the weights were trained; a tag does.
+    let tagged = card.filter(|card| card.name == name);
+    let labels = match (&source, card) {
+        (WeightsSource::File(_), Some(card)) => Labels::Set(&card.labels),
+        _ => Labels::Unknown,
+    };
+    Ok(Description {
+        architecture,
+        classes: None,
+        labels,
+        preprocessing: tagged.map_or_else(|| architecture.default_preprocessing(), ModelCard::preprocessing),
+        provenance: Provenance { model: name.into(), ..Provenance::default() },
+        source,
+    })
+}
+
+fn describe_folder(name: &str, folder: &Path) -> Result<Description> {
+    std::fs::read_dir(folder).map_err(|source| Error::Io { path: folder.into(), source })?;
+    let incomplete = |missing: &str| Error::Incomplete {
+        folder: folder.display().to_string(),
+        missing: missing.into(),
+        found: files_in(folder),
+    };
+    let config = folder.join(CONFIG);
+    if !config.is_file() {
+        return Err(incomplete(CONFIG));
+    }
+    let weights = WEIGHTS_FILES.iter().map(|file| folder.join(file)).find(|path| path.is_file());
+    let source = WeightsSource::File(weights.ok_or_else(|| incomplete(&WEIGHTS_FILES.join(" and no ")))?);
+    Ok(describe_config(name, read_config(&config)?, Provenance::default(), source))
+}
+
+/// Names of what lies in a folder, sorted; none where it cannot be read.
+fn files_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+fn describe_config(name: &str, config: ModelConfig, provenance: Provenance, source: WeightsSource) -> Description {
+    Description {
+        architecture: config.architecture,
+        classes: Some(config.classes),
+        labels: config.label_names.map_or(Labels::Unknown, Labels::Names),
+        preprocessing: config.preprocessing,
+        provenance: Provenance {
+            model: name.into(),
+            license: config.license,
+            origin_url: config.origin_url,
+            ..provenance
+        },
+        source,
+    }
+}
+
+fn architecture_of(card: &ModelCard) -> Result<&'static Architecture> {
+    Architecture::named(&card.architecture).ok_or_else(|| Error::NoPretrained(card.name.clone()))
+}
+
+fn read_config(path: &Path) -> Result<ModelConfig> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    ModelConfig::parse(&text).map_err(|source| Error::Config { path: path.into(), source })
+}
+
+fn load_file(description: Description, file: WeightsFile) -> Result<Model> {
+    let path = &file.path;
+    let tensors = names::to_torchvision(checkpoint::read(path)?);
+    let classes = description.classes.or_else(|| weights::classes(&tensors));
+    let classes = classes.ok_or_else(|| Error::NoClassifier { path: path.clone() })?;
+    weights::check(&tensors, description.architecture, classes)
+        .map_err(|source| Error::Weights { path: path.clone(), source: Box::new(source) })?;
+    let mut model = assemble(description, classes, weights::into_var_map(tensors, &Device::Cpu)?);
+    let provenance = Provenance { commit: file.commit, sha256: file.sha256, file: Some(file.path), ..model.provenance };
+    model.provenance = provenance;
+    Ok(model)
+}
+
+fn load_fresh(description: Description) -> Result<Model> {
+    let WeightsSource::Fresh { seed } = description.source else {
+        return Err(Error::NoPretrained(description.provenance.model));
+    };
+    let classes = description.classes.unwrap_or(FRESH_CLASSES);
+    let weights = fresh_weights(description.architecture, classes, seed, &Device::Cpu)?;
+    Ok(assemble(description, classes, weights))
+}
+
+fn assemble(description: Description, classes: usize, weights: VarMap) -> Model {
+    let set = match description.labels {
+        Labels::Set(name) => LabelSet::named(name).filter(|set| set.names.len() == classes),
+        _ => None,
+    };
+    let label_names = match description.labels {
+        Labels::Names(names) => names,
+        _ => set.map_or_else(Vec::new, |set| set.names.clone()),
+    };
+    Model {
+        architecture: description.architecture,
+        classes,
+        label_names,
+        synsets: set.map_or(&[], |set| &set.synsets),
+        preprocessing: description.preprocessing,
+        weights,
+        provenance: description.provenance,
+    }
+}

@@ -1,0 +1,46 @@
+"""Writes logits and features of torchvision ResNets with formula weights at sizes that do not halve evenly.
+
+    python scripts/golden/golden_odd_sizes.py candle-resnet/tests/golden/torchvision_odd_sizes.jsonl
+
+(PyTorch 2.15, torchvision 0.29.2)
+"""
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torchvision
+
+sys.path.insert(0, str(Path(__file__).parent))
+from formula import image_batch  # noqa: E402
+from golden_models import fill  # noqa: E402
+
+INPUTS = [
+    ("resnet18", (1, 3, 97, 97)),
+    ("resnet18", (3, 3, 32, 45)),
+    ("resnet50", (1, 3, 75, 120)),
+    ("resnext50_32x4d", (1, 3, 225, 225)),
+]
+
+
+def row(name, shape):
+    model, shapes = fill(getattr(torchvision.models, name)(weights=None))
+    seen = []
+    model.fc.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(image_batch("input", shape)))
+    features = seen[0]
+    return {
+        "source": "torchvision", "model": name, "input": list(shape),
+        "parameters": sum(p.numel() for p in model.parameters()), "tensors": len(shapes),
+        "classes": logits.shape[1], "feature_dim": features.shape[1],
+        "logits_head": [r[:16].tolist() for r in logits], "logits_l2": [float(r.double().norm()) for r in logits],
+        "argmax": logits.argmax(1).tolist(),
+        "features_head": [r[:16].tolist() for r in features], "features_l2": [float(r.double().norm()) for r in features],
+    }
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1], "w") as out:
+        for name, shape in INPUTS:
+            out.write(json.dumps(row(name, shape)) + "\n")
