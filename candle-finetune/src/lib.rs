@@ -1,4 +1,52 @@
 //! Fine-tuning: a folder of labelled photos and the name of a network become a bundle that predicts.
+//!
+//! The trunk below the new `fc` is frozen and seen through one small trait,
+//! [`FeatureExtractor`](candle_resnet::FeatureExtractor); nothing here knows what family the network is of.
+//!
+//! Fine-tune on a folder with one subfolder per class, and use what comes out:
+//!
+//! ```
+//! use candle_core::Device;
+//! use candle_finetune::bundle::{Draft, RunRecord};
+//! use candle_finetune::{Settings, Splits, dataset, fine_tune};
+//! use candle_resnet::Model;
+//!
+//! # let place = tempfile::tempdir()?;
+//! # for (class, colour) in [("ants", [200, 40, 30]), ("bees", [30, 50, 210])] {
+//! #     let folder = place.path().join("photos").join(class);
+//! #     std::fs::create_dir_all(&folder)?;
+//! #     for shade in 0..5 {
+//! #         let picture = image::RgbImage::from_pixel(32, 32, image::Rgb(colour.map(|value| value + shade)));
+//! #         picture.save(folder.join(format!("{shade}.png")))?;
+//! #     }
+//! # }
+//! # let (photos, bundle) = (place.path().join("photos"), place.path().join("bundle"));
+//! let model = Model::fresh("resnet20_cifar", 0)?; // with pretrained weights: Model::named("resnet18")?
+//! let dataset = dataset::scan(&photos)?;
+//! let settings = Settings::default();
+//! let trunk = model.trunk(&Device::Cpu)?;
+//! let tuned = fine_tune(&trunk, &model.preprocessing, &Splits::of(&dataset), &settings, &mut ())?;
+//! let draft = Draft::new(&bundle, false)?.write(&model, &tuned, &settings, &RunRecord::default())?;
+//! draft.publish()?;
+//!
+//! let classifier = Model::named(&bundle.to_string_lossy())?.classifier(&Device::Cpu)?;
+//! let best = &classifier.predict(photos.join("bees/0.png"), 1)?[0];
+//! assert_eq!(best.label, "bees");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! For data that is no folder, see [`LabelledImages`].
 
+pub mod bundle;
 pub mod dataset;
+mod error;
+pub mod evaluate;
+pub mod extract;
+pub mod finetuning;
+pub mod images;
+mod random;
 pub mod train;
+
+pub use error::{Error, Result};
+pub use finetuning::{FineTuned, Settings, fine_tune};
+pub use images::{LabelledImages, Splits};

@@ -1,1 +1,35 @@
 //! Features and labels → a trained head.
+//!
+//! Takes tensors, settings and an observer; knows nothing of images, files, networks or the command line.
+//! The variables that train live in a `VarMap` of their own, from which alone the optimiser is built: here it holds
+//! exactly `fc.weight` and `fc.bias`.
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use candle_core::{Device, Tensor};
+//! use candle_finetune::train::{FeatureSet, HeadSettings, fit};
+//!
+//! let features = Tensor::new(&[[1f32, 0.], [0.9, 0.2], [0., 1.], [0.1, 0.8]], &Device::Cpu)?;
+//! let train = FeatureSet::new(&features, vec![0, 0, 1, 1], 2)?;
+//! let trained = fit(&train, &train, &HeadSettings::default(), &mut |_epoch| ControlFlow::Continue(()))?;
+//! assert_eq!(trained.best().val_top1, Some(1.0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod features;
+mod fit;
+pub mod head;
+pub mod loss;
+pub mod metrics;
+pub mod optimizer;
+pub mod schedule;
+mod settings;
+pub mod standardise;
+
+pub use error::{Result, TrainError};
+pub use features::FeatureSet;
+pub use fit::{Ended, EpochRecord, Observer, Trained, fit, refit};
+pub use head::Head;
+pub use metrics::Metrics;
+pub use settings::{ClassWeights, HeadSettings, OptimizerSettings};

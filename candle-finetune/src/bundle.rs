@@ -1,0 +1,289 @@
+//! What fine-tuning leaves behind: a folder in timm's local format, loadable here and by timm alike.
+//!
+//! `config.json` and `model.safetensors` (the whole network under torchvision's names) are the model; beside them lie
+//! `metrics.csv` (every epoch), `run.toml` (the settings) and `splits.csv` (where each training image went).
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use candle_resnet::config::ModelConfig;
+use candle_resnet::preprocess::Preprocessing;
+use candle_resnet::{Model, hub, weights};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+use crate::error::{Error, Result, io_error};
+use crate::finetuning::{FineTuned, Settings};
+use crate::train::EpochRecord;
+
+/// A bundle that is to be written; nothing of it is visible under its name until [`WrittenDraft::publish`].
+///
+/// Made before the work begins, so that a place that cannot be written to is found then. While the work goes on nothing
+/// lies on disk: a run that is killed leaves nothing behind.
+#[derive(Debug)]
+pub struct Draft {
+    target: PathBuf,
+    overwrite: bool,
+}
+
+/// A bundle whose files are all written, in a folder of another name beside its place.
+#[derive(Debug)]
+pub struct WrittenDraft {
+    draft: Draft,
+    folder: TempDir,
+}
+
+impl Draft {
+    /// Prepares to write the bundle `target`.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] if `target` exists and `overwrite` is not set; if it exists and is no folder; if its parent
+    /// cannot be written to.
+    pub fn new(target: &Path, overwrite: bool) -> Result<Draft> {
+        // A link to nowhere is in the way as well.
+        if target.symlink_metadata().is_ok() && !overwrite {
+            return Err(Error::Exists(target.into()));
+        }
+        if target.symlink_metadata().is_ok() && !target.is_dir() {
+            return Err(io_error(target)(io::ErrorKind::NotADirectory.into()));
+        }
+        let draft = Draft { target: target.into(), overwrite };
+        drop(draft.folder()?); // Only to see whether it can be made.
+        Ok(draft)
+    }
+
+    /// A folder beside the target, or in it where its files are to be replaced: a rename out of it stays on one disk.
+    fn folder(&self) -> Result<TempDir> {
+        let parent = match self.target.parent() {
+            _ if self.target.is_dir() => &self.target,
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(parent).map_err(io_error(parent))?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".bundle-");
+        // A temporary folder is its owner's alone; what becomes of this one is like any other folder.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        builder.tempdir_in(parent).map_err(io_error(parent))
+    }
+
+    /// Writes every file of the bundle.
+    ///
+    /// # Errors
+    /// If a file cannot be written; the target is then as it was.
+    pub fn write(self, model: &Model, tuned: &FineTuned, settings: &Settings, run: &RunRecord) -> Result<WrittenDraft> {
+        let written = WrittenDraft { folder: self.folder()?, draft: self };
+        written.file("config.json", |path| fs::write(path, config(model, tuned)?.to_json()).map_err(io_error(path)))?;
+        written.file("model.safetensors", |path| write_weights(path, model, tuned))?;
+        written.file("metrics.csv", |path| write_rows(path, metrics_rows(tuned)))?;
+        written.file("splits.csv", |path| write_rows(path, split_rows(tuned)))?;
+        written
+            .file("run.toml", |path| fs::write(path, run_toml(model, tuned, settings, run)).map_err(io_error(path)))?;
+        Ok(written)
+    }
+}
+
+impl WrittenDraft {
+    /// Writes one file and makes sure that it has reached the disk.
+    fn file(&self, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let path = self.folder.path().join(name);
+        let shown = self.draft.target.join(name);
+        write(&path).map_err(|error| under_its_final_name(error, &shown))?;
+        File::open(&path).and_then(|file| file.sync_all()).map_err(io_error(shown))
+    }
+
+    /// Gives the bundle its name. Where the folder exists and may be overwritten, only files of a bundle are replaced.
+    ///
+    /// # Errors
+    /// If the system refuses; or [`Error::Exists`] if someone made the folder meanwhile.
+    pub fn publish(self) -> Result<PathBuf> {
+        let target = self.draft.target.clone();
+        if target.exists() {
+            return self.replace();
+        }
+        fs::rename(self.folder.path(), &target).map_err(io_error(&target))?;
+        let _ = self.folder.keep(); // It has another name now, and stays.
+        Ok(target)
+    }
+
+    fn replace(self) -> Result<PathBuf> {
+        let Draft { target, overwrite } = self.draft;
+        if !overwrite {
+            return Err(Error::Exists(target));
+        }
+        for entry in fs::read_dir(self.folder.path()).map_err(io_error(self.folder.path()))? {
+            let entry = entry.map_err(io_error(self.folder.path()))?;
+            let place = target.join(entry.file_name());
+            fs::rename(entry.path(), &place).map_err(io_error(place))?;
+        }
+        Ok(target)
+    }
+}
+
+fn under_its_final_name(error: Error, shown: &Path) -> Error {
+    match error {
+        Error::Io { source, .. } => Error::Io { path: shown.into(), source },
+        other => other,
+    }
+}
+
+/// What a run was, beside its settings.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RunRecord {
+    /// The data set's folder.
+    pub data: PathBuf,
+    /// The model's name as it was asked for.
+    pub model: String,
+    /// The weights file that was given beside it.
+    pub weights: Option<PathBuf>,
+    /// Whether weights were drawn rather than loaded.
+    pub no_pretrained: bool,
+    /// Where it ran.
+    pub device: String,
+}
+
+/// The bundle's `config.json`.
+fn config(model: &Model, tuned: &FineTuned) -> Result<ModelConfig> {
+    Ok(ModelConfig {
+        architecture: model.architecture,
+        classes: tuned.classes.len(),
+        label_names: Some(tuned.classes.clone()),
+        preprocessing: model.preprocessing.clone(),
+        license: model.provenance.license.clone(),
+        origin_url: model.provenance.origin_url.clone(),
+        extra: Map::from_iter([
+            ("pretrained_from".to_string(), pretrained_from(model)?),
+            ("metrics".to_string(), final_metrics(tuned)),
+        ]),
+    })
+}
+
+/// Where the frozen weights came from; nothing where they were drawn.
+fn pretrained_from(model: &Model) -> Result<Value> {
+    let provenance = &model.provenance;
+    let Some(file) = &provenance.file else { return Ok(Value::Null) };
+    let sha256 = match &provenance.sha256 {
+        Some(sha256) => sha256.clone(),
+        None => hub::sha256_of(file).map_err(io_error(file))?,
+    };
+    Ok(json!({
+        "model": provenance.model,
+        "repository": provenance.repository,
+        "commit": provenance.commit,
+        "file": file.file_name().map(|name| name.to_string_lossy()),
+        "sha256": sha256,
+    }))
+}
+
+fn final_metrics(tuned: &FineTuned) -> Value {
+    json!({
+        "val_top1": tuned.trained.val.map(|metrics| metrics.top1),
+        "val_images": tuned.trained.val.map(|metrics| metrics.images),
+        "test_top1": tuned.test.map(|metrics| metrics.top1),
+        "test_images": tuned.test.map(|metrics| metrics.images),
+    })
+}
+
+/// The frozen tensors as they were loaded, and the new head in place of the old.
+fn write_weights(path: &Path, model: &Model, tuned: &FineTuned) -> Result<()> {
+    let mut tensors: BTreeMap<String, Tensor> = weights::tensors(&model.weights)?;
+    tensors.extend(weights::tensors(tuned.trained.head.var_map())?);
+    for tensor in tensors.values_mut() {
+        *tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
+    }
+    // timm and transformers ask for this entry.
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    // safetensors makes files that are their owner's alone; a bundle's are like any other file.
+    let permissions = File::create(path).and_then(|file| file.metadata()).map_err(io_error(path))?.permissions();
+    safetensors::serialize_to_file(tensors, Some(metadata), path)
+        .map_err(|error| io_error(path)(safetensors_io(error)))?;
+    fs::set_permissions(path, permissions).map_err(io_error(path))
+}
+
+fn safetensors_io(error: safetensors::SafeTensorError) -> io::Error {
+    match error {
+        safetensors::SafeTensorError::IoError(error) => error,
+        other => io::Error::other(other),
+    }
+}
+
+#[derive(Serialize)]
+struct MetricsRow {
+    phase: &'static str,
+    epoch: usize,
+    lr: f64,
+    train_loss: f64,
+    train_top1: f64,
+    val_loss: Option<f64>,
+    val_top1: Option<f64>,
+    seconds: f64,
+}
+
+fn metrics_rows(tuned: &FineTuned) -> impl Iterator<Item = MetricsRow> {
+    let row = |phase, record: &EpochRecord| MetricsRow {
+        phase,
+        epoch: record.epoch,
+        lr: record.lr,
+        train_loss: record.train_loss,
+        train_top1: record.train_top1,
+        val_loss: record.val_loss,
+        val_top1: record.val_top1,
+        seconds: record.seconds,
+    };
+    let fit = tuned.trained.fit.iter().map(move |record| row("fit", record));
+    fit.chain(tuned.trained.refit.iter().map(move |record| row("refit", record)))
+}
+
+#[derive(Serialize)]
+struct SplitRow<'a> {
+    image: &'a str,
+    class: &'a str,
+    split: &'static str,
+}
+
+fn split_rows(tuned: &FineTuned) -> impl Iterator<Item = SplitRow<'_>> {
+    tuned.assignments.iter().map(|assignment| SplitRow {
+        image: &assignment.image,
+        class: tuned.classes.get(assignment.label).map_or("", String::as_str),
+        split: if assignment.held_out { "held out" } else { "train" },
+    })
+}
+
+fn write_rows(path: &Path, rows: impl Iterator<Item = impl Serialize>) -> Result<()> {
+    let write = || -> csv::Result<()> {
+        let mut writer = csv::Writer::from_path(path)?;
+        for row in rows {
+            writer.serialize(row)?;
+        }
+        Ok(writer.flush()?)
+    };
+    write().map_err(|error| io_error(path)(csv_io(error)))
+}
+
+fn csv_io(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
+fn run_toml(model: &Model, tuned: &FineTuned, settings: &Settings, run: &RunRecord) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct File<'a> {
+        version: &'static str,
+        run: &'a RunRecord,
+        preprocessing: &'a Preprocessing,
+        settings: Settings,
+    }
+    let settings = Settings { head: tuned.trained.settings.clone(), ..settings.clone() };
+    let file = File { version: env!("CARGO_PKG_VERSION"), run, preprocessing: &model.preprocessing, settings };
+    // Plain values of these types always have a TOML form.
+    toml::to_string_pretty(&file).unwrap_or_default()
+}

@@ -1,1 +1,0 @@
-//! A folder of photos → classes, splits and labelled image paths.

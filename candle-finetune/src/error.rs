@@ -1,0 +1,105 @@
+//! Everything that can go wrong between a folder of photos and a bundle.
+
+use std::path::PathBuf;
+
+use crate::dataset::DatasetError;
+use crate::extract::Skipped;
+use crate::train::TrainError;
+
+/// What went wrong; [`Error::hint`] gives the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder is no data set.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The model could not be loaded or run.
+    #[error(transparent)]
+    Model(#[from] candle_resnet::Error),
+    /// Training failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// candle refused: shapes, devices or memory.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// An image could not be read and the run is strict.
+    #[error("{}", .0.reason)]
+    Strict(Skipped),
+    /// None of the images could be read.
+    #[error("none of the {} images could be read; the first: {}", .skipped.len(), first_reason(.skipped))]
+    NoImages {
+        /// All of them.
+        skipped: Vec<Skipped>,
+    },
+    /// A class lost all its training images because they could not be read.
+    #[error("class `{0}` has no training image that could be read")]
+    EmptyClass(String),
+    /// A fraction for validation that leaves nothing on one side.
+    #[error("`val-fraction` is {0}, expected from 0 up and below 1")]
+    ValFraction(f64),
+    /// Patience waits for a better validation accuracy, and there are no validation images.
+    #[error("`patience` needs validation images, and there are none")]
+    PatienceWithoutValidation,
+    /// A data set's classes are not the model's.
+    #[error("the model does not know {} of the classes: {}", .unknown.len(), .unknown.join(", "))]
+    UnknownClasses {
+        /// Classes of the data set that no output stands for.
+        unknown: Vec<String>,
+        /// Some names that the model knows.
+        known: Vec<String>,
+    },
+    /// As many classes as the model has, or fewer, but nobody named the outputs.
+    #[error("the data set has {dataset} classes, the model has {model} outputs without names")]
+    UnnamedClasses {
+        /// Classes of the data set.
+        dataset: usize,
+        /// Outputs of the model.
+        model: usize,
+    },
+    /// The folder to write to is there already.
+    #[error("{0}: exists already")]
+    Exists(PathBuf),
+    /// A file that was not read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Someone asked to stop before anything was worth keeping.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn first_reason(skipped: &[Skipped]) -> String {
+    skipped.first().map_or_else(String::new, |first| first.reason.to_string())
+}
+
+impl Error {
+    /// The way out, in one line.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Dataset(error) => error.hint(),
+            Error::Model(error) => error.hint(),
+            Error::Train(error) => error.hint(),
+            Error::Strict(_) => Some("without --strict such images are skipped and counted".into()),
+            Error::EmptyClass(_) => Some("repair its images or take the folder away".into()),
+            Error::UnknownClasses { known, .. } => Some(format!("it knows: {}", known.join(", "))),
+            Error::UnnamedClasses { .. } => Some("evaluate on as many class folders as the model has outputs".into()),
+            Error::Exists(_) => Some("choose another --out, or replace what is there with --overwrite".into()),
+            Error::PatienceWithoutValidation => {
+                Some("hold a part of the training images out, or leave patience away".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Names the file of an input or output error.
+pub(crate) fn io_error(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Io { path, source }
+}

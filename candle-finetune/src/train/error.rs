@@ -1,0 +1,88 @@
+//! What can go wrong while a head is trained.
+
+/// A result whose error is a [`TrainError`].
+pub type Result<T> = std::result::Result<T, TrainError>;
+
+/// Why a head could not be trained.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A setting is outside its range.
+    #[error("setting `{name}` is {found}, must be {allowed}")]
+    Setting {
+        /// The setting as `HeadSettings` spells it.
+        name: &'static str,
+        /// The value given.
+        found: String,
+        /// The range in words.
+        allowed: String,
+    },
+    /// A tensor does not have the shape that its use needs.
+    #[error("{what} have shape {found:?}, expected {expected}")]
+    Shape {
+        /// Which tensor.
+        what: &'static str,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape in words.
+        expected: String,
+    },
+    /// Features and labels do not belong together.
+    #[error("{labels} labels for the features of {images} images")]
+    LabelCount {
+        /// Number of labels.
+        labels: usize,
+        /// Number of images.
+        images: usize,
+    },
+    /// A label names no class.
+    #[error("image {index} has label {label}, but there are {classes} classes, counted from 0")]
+    Label {
+        /// Index of the image.
+        index: usize,
+        /// Its label.
+        label: u32,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// A feature is infinite or not a number.
+    #[error("the features of image {index} are not finite")]
+    NonFiniteFeatures {
+        /// Index of the image.
+        index: usize,
+    },
+    /// There is nothing to train or validate on.
+    #[error("no images to {purpose} on")]
+    Empty {
+        /// `train` or `validate`.
+        purpose: &'static str,
+    },
+    /// Training left the range of numbers.
+    #[error("the loss became {loss} in epoch {epoch}, step {step}, at learning rate {lr:.3e}")]
+    Diverged {
+        /// The loss.
+        loss: f64,
+        /// Epoch, counted from 1.
+        epoch: usize,
+        /// Step within the epoch, counted from 1.
+        step: usize,
+        /// Learning rate of that step.
+        lr: f64,
+    },
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl TrainError {
+    /// The way out in one line, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Setting { name, .. } if ["lr", "weight-decay"].contains(name) => {
+                Some(format!("leave `{name}` out and it is derived from the features"))
+            }
+            Self::Diverged { lr, .. } => Some(format!("try a lower learning rate, for example {:.0e}", lr / 10.0)),
+            Self::NonFiniteFeatures { .. } => Some("check the network's weights and the image's pixels".into()),
+            _ => None,
+        }
+    }
+}
