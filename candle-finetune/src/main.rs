@@ -1,3 +1,7 @@
-//! The program `finetune`.
+//! The program `finetune`. Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 interrupted.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,206 @@
+//! Arguments and steps that several commands share.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use candle_core::Device;
+use candle_resnet::Model;
+use candle_resnet::hub::{Hub, HubSettings};
+use candle_resnet::model::{Loader, ModelRequest, WeightsChoice};
+use candle_resnet::preprocess::{Interpolation, Preprocessing, PreprocessingError};
+use clap::{Args, ValueEnum};
+
+use super::progress::DownloadBar;
+
+/// Which model.
+#[derive(Args)]
+pub struct ModelArguments {
+    /// A model's name (see `finetune models`), `hf-hub:owner/name[@revision]`, or a folder that `finetune train` or timm wrote
+    #[arg(long, value_name = "NAME|FOLDER")]
+    pub model: String,
+
+    /// Take the weights of the named architecture from this file (.safetensors, .pth, .pt, .th, .bin)
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+}
+
+/// Largest side of an input that a `config.json` may ask for, in pixels.
+const LARGEST_INPUT: usize = 4096;
+
+/// Changes to a model's own preprocessing.
+#[derive(Args)]
+#[command(next_help_heading = "Preprocessing (the model's own if left out)")]
+pub struct PreprocessingArguments {
+    /// Side of the square that is cut out of the middle, in pixels
+    #[arg(long, value_name = "PIXELS")]
+    input_size: Option<usize>,
+
+    /// What the shorter side is resized to before, in pixels; keeps the model's proportion if left out
+    #[arg(long, value_name = "PIXELS")]
+    resize: Option<usize>,
+
+    /// Filter of the resize
+    #[arg(long)]
+    interpolation: Option<InterpolationArgument>,
+
+    /// Mean of each channel, of values from 0 to 1
+    #[arg(long, value_name = "R,G,B", allow_hyphen_values = true, value_parser = three_numbers)]
+    mean: Option<[f32; 3]>,
+
+    /// Standard deviation of each channel
+    #[arg(long, value_name = "R,G,B", value_parser = three_numbers)]
+    std: Option<[f32; 3]>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum InterpolationArgument {
+    Bilinear,
+    Bicubic,
+}
+
+fn three_numbers(text: &str) -> Result<[f32; 3], String> {
+    let numbers: Result<Vec<f32>, _> = text.split(',').map(|number| number.trim().parse()).collect();
+    let three = numbers.ok().and_then(|numbers| <[f32; 3]>::try_from(numbers).ok());
+    three.ok_or_else(|| "expected three numbers such as 0.485,0.456,0.406".into())
+}
+
+impl PreprocessingArguments {
+    /// The model with what was asked for changed.
+    pub fn adapt(&self, model: Model) -> anyhow::Result<Model> {
+        Ok(Model { preprocessing: self.apply(&model.preprocessing)?, ..model })
+    }
+
+    /// `base` with what was asked for changed.
+    fn apply(&self, base: &Preprocessing) -> anyhow::Result<Preprocessing> {
+        let crop = self.input_size.unwrap_or(base.crop);
+        let proportional = crop.saturating_mul(base.resize) / base.crop.max(1);
+        let changed = Preprocessing {
+            resize: self.resize.unwrap_or(proportional),
+            crop,
+            interpolation: match self.interpolation {
+                Some(InterpolationArgument::Bilinear) => Interpolation::Bilinear,
+                Some(InterpolationArgument::Bicubic) => Interpolation::Bicubic,
+                None => base.interpolation,
+            },
+            mean: self.mean.unwrap_or(base.mean),
+            std: self.std.unwrap_or(base.std),
+        };
+        changed.validate()?;
+        check_crop(&changed)?;
+        Ok(changed)
+    }
+}
+
+/// Refuses what a bundle's `config.json` cannot say: there the crop is a fraction of the resized side.
+fn check_crop(Preprocessing { resize, crop, .. }: &Preprocessing) -> anyhow::Result<()> {
+    if *crop > LARGEST_INPUT {
+        bail!("`input-size` is {crop}, expected 1 to {LARGEST_INPUT} pixels");
+    }
+    if !(*crop..100 * crop).contains(resize) {
+        bail!("`resize` is {resize}, expected at least the input size, {crop}, and less than 100 times that");
+    }
+    Ok(())
+}
+
+impl ModelArguments {
+    /// What to load; `fresh` asks for weights drawn from that seed.
+    pub fn request(&self, fresh: Option<u64>) -> ModelRequest {
+        let weights = match (&self.weights, fresh) {
+            (Some(file), _) => WeightsChoice::File(file.clone()),
+            (None, Some(seed)) => WeightsChoice::Fresh { seed },
+            (None, None) => WeightsChoice::Named,
+        };
+        ModelRequest { name: self.model.clone(), weights }
+    }
+
+    /// Loads the model, fetching it first where it is not at hand.
+    pub fn load(&self, fresh: Option<u64>) -> anyhow::Result<Model> {
+        let model = with_loader(|loader| loader.load(&self.request(fresh)))?;
+        warn_of_licence(&model);
+        Ok(model)
+    }
+}
+
+/// Runs `work` with a loader that shows downloads on the terminal.
+pub fn with_loader<T>(work: impl FnOnce(&Loader<'_>) -> candle_resnet::Result<T>) -> anyhow::Result<T> {
+    let hub = Hub::new(HubSettings::from_env()).map_err(candle_resnet::Error::from)?;
+    let progress = DownloadBar::new();
+    Ok(work(&Loader { hub: &hub, progress: &progress })?)
+}
+
+/// Weights that may not be used commercially say so when they are chosen.
+fn warn_of_licence(model: &Model) {
+    if let Some(license) = model.provenance.license.as_deref().filter(|license| license.contains("-nc")) {
+        say!("note: these weights are licensed {license}: no commercial use");
+    }
+}
+
+/// Where to compute.
+#[derive(Args)]
+pub struct DeviceArgument {
+    /// Where to compute: cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: String,
+}
+
+impl DeviceArgument {
+    /// Opens the device.
+    pub fn open(&self) -> anyhow::Result<Device> {
+        match self.device.split_once(':').unwrap_or((&self.device, "0")) {
+            ("cpu", "0") => Ok(Device::Cpu),
+            ("cuda", ordinal) => self.open_cuda(ordinal.parse().context(self.unknown())?),
+            ("metal", "0") => self.open_metal(),
+            _ => bail!(self.unknown()),
+        }
+    }
+
+    fn open_cuda(&self, ordinal: usize) -> anyhow::Result<Device> {
+        if !candle_core::utils::cuda_is_available() {
+            bail!(self.not_built_in("cuda"));
+        }
+        Device::new_cuda(ordinal).map_err(|error| anyhow::anyhow!("cannot open device `{}`: {error}", self.device))
+    }
+
+    fn open_metal(&self) -> anyhow::Result<Device> {
+        if !candle_core::utils::metal_is_available() {
+            bail!(self.not_built_in("metal"));
+        }
+        Device::new_metal(0).map_err(|error| anyhow::anyhow!("cannot open device `metal`: {error}"))
+    }
+
+    fn not_built_in(&self, feature: &str) -> String {
+        format!(
+            "this program was built without support for `{}`\n\
+             hint: build it with `cargo install --path candle-finetune --locked --features {feature}`",
+            self.device
+        )
+    }
+
+    fn unknown(&self) -> String {
+        format!("unknown device `{}`, expected cpu, cuda, cuda:N or metal", self.device)
+    }
+
+    /// The name that was asked for.
+    pub fn name(&self) -> &str {
+        &self.device
+    }
+}
+
+/// Asks for weights drawn from a seed.
+#[derive(Args)]
+pub struct FreshArgument {
+    /// Draw the weights from a seed instead of loading pretrained ones
+    #[arg(long, conflicts_with = "weights")]
+    pub no_pretrained: bool,
+}
+
+/// The way out of an error, where one of the libraries knows it.
+pub fn hint(error: &anyhow::Error) -> Option<String> {
+    let known = |cause: &(dyn std::error::Error + 'static)| {
+        let finetune = cause.downcast_ref::<candle_finetune::Error>().and_then(candle_finetune::Error::hint);
+        let model = || cause.downcast_ref::<candle_resnet::Error>().and_then(candle_resnet::Error::hint);
+        let preprocessing = || cause.downcast_ref::<PreprocessingError>().and_then(PreprocessingError::hint);
+        finetune.or_else(model).or_else(preprocessing)
+    };
+    error.chain().find_map(known)
+}

@@ -1,0 +1,112 @@
+//! `finetune embed`: photos → features in a safetensors file.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use candle_core::{Device, Tensor};
+use candle_finetune::dataset::{self, Sample};
+use candle_finetune::extract::{Extracted, Unreadable, Views, extract};
+use candle_finetune::finetuning::Findings;
+use clap::Args;
+use tempfile::NamedTempFile;
+
+use super::Outcome;
+use super::common::{DeviceArgument, FreshArgument, ModelArguments, PreprocessingArguments};
+use super::interrupt::Interrupt;
+use super::progress::image_bar;
+use super::train::print_findings;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Photos, or folders of photos, which are searched through
+    #[arg(required = true, value_name = "PHOTO|DIR")]
+    photos: Vec<PathBuf>,
+
+    #[command(flatten)]
+    model: ModelArguments,
+
+    #[command(flatten)]
+    fresh: FreshArgument,
+
+    /// File to write: `features` (N, D), with the N paths as a JSON list under the metadata's `paths`
+    #[arg(long, value_name = "FILE.safetensors")]
+    out: PathBuf,
+
+    /// Replace the file where it exists
+    #[arg(long)]
+    overwrite: bool,
+
+    #[command(flatten)]
+    device: DeviceArgument,
+
+    #[command(flatten)]
+    preprocessing: PreprocessingArguments,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    if arguments.out.exists() && !arguments.overwrite {
+        return Err(candle_finetune::Error::Exists(arguments.out.clone()).into());
+    }
+    new_file(&arguments.out)?; // Only to see, before the work, whether it can be made.
+    let device = arguments.device.open()?;
+    let samples = samples(&arguments.photos)?;
+    let model = arguments.model.load(arguments.fresh.no_pretrained.then_some(0))?;
+    let model = arguments.preprocessing.adapt(model)?;
+    let interrupt = Interrupt::listen()?;
+    let trunk = model.trunk(&device)?;
+
+    let bar = image_bar(samples.len(), "images");
+    let mut observer = |count| {
+        bar.inc(count as u64);
+        if interrupt.asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let (images, unreadable) = (samples.as_slice(), Unreadable::Skipped);
+    let extracted = extract(&trunk, &model.preprocessing, &images, Views::Plain, unreadable, &mut observer)?;
+    bar.finish_and_clear();
+    write(&arguments.out, &extracted, &samples).map_err(|error| anyhow!("{}: {error}", arguments.out.display()))?;
+    let (images, dimensions) = (extracted.kept.len(), extracted.features.dim(2)?);
+    writeln!(std::io::stdout(), "{}", arguments.out.display())?;
+    say!("{images} images, {dimensions} features each");
+    print_findings(&Findings { skipped: extracted.skipped, notes: extracted.notes });
+    Ok(Outcome::Done)
+}
+
+/// Every image that was named or lies in a folder that was named; labels mean nothing here.
+fn samples(photos: &[PathBuf]) -> anyhow::Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    for photo in photos {
+        let paths = if photo.is_dir() {
+            dataset::images_below(photo).map_err(candle_finetune::Error::from)?
+        } else {
+            vec![photo.clone()]
+        };
+        samples.extend(paths.into_iter().map(|path| Sample { path, label: 0 }));
+    }
+    Ok(samples)
+}
+
+/// Writes beside the file and renames, so that a half-written one never has its name.
+fn write(out: &Path, extracted: &Extracted, samples: &[Sample]) -> anyhow::Result<()> {
+    let paths: Vec<_> = extracted.kept.iter().map(|&index| samples[index].path.to_string_lossy()).collect();
+    let metadata = HashMap::from([("paths".to_string(), serde_json::to_string(&paths)?)]);
+    let features: Tensor = extracted.features.squeeze(1)?.to_device(&Device::Cpu)?; // (N, 1, D) → (N, D)
+    let mut file = new_file(out)?;
+    file.write_all(&safetensors::serialize([("features", features)], Some(metadata))?)?;
+    file.persist(out)?;
+    Ok(())
+}
+
+/// A file beside `out`.
+fn new_file(out: &Path) -> anyhow::Result<NamedTempFile> {
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".features-");
+    // A temporary file is its owner's alone; what comes of this one is like any other file.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(parent).map_err(|source| candle_finetune::Error::Io { path: parent.into(), source }.into())
+}

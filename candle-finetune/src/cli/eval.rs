@@ -1,0 +1,111 @@
+//! `finetune eval`: a folder of labelled photos and a model → accuracy.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use candle_finetune::dataset::{self, Dataset, Sample, SplitName};
+use candle_finetune::evaluate::{ClassMap, evaluate};
+use candle_finetune::extract::Unreadable;
+use candle_finetune::finetuning::Findings;
+use candle_finetune::train::Metrics;
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::Outcome;
+use super::common::{DeviceArgument, ModelArguments, PreprocessingArguments};
+use super::interrupt::Interrupt;
+use super::progress::image_bar;
+use super::train::print_findings;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// One folder per class, or splits of such
+    dir: PathBuf,
+
+    #[command(flatten)]
+    model: ModelArguments,
+
+    /// Split to evaluate; if left out, the first there is of test, val and train
+    #[arg(long, value_enum)]
+    split: Option<SplitArgument>,
+
+    /// Fractions as one JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// End at the first image that cannot be read instead of skipping it
+    #[arg(long)]
+    strict: bool,
+
+    #[command(flatten)]
+    device: DeviceArgument,
+
+    #[command(flatten)]
+    preprocessing: PreprocessingArguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SplitArgument {
+    Train,
+    Val,
+    Test,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let device = arguments.device.open()?;
+    let dataset = dataset::scan(&arguments.dir).map_err(candle_finetune::Error::from)?;
+    for finding in &dataset.findings {
+        say!("note: {finding}");
+    }
+    let samples = arguments.samples(&dataset)?;
+    let model = arguments.preprocessing.adapt(arguments.model.load(None)?)?;
+    let interrupt = Interrupt::listen()?;
+    let map = ClassMap::between(&dataset.classes, &model)?;
+    if map.by_order {
+        say!("note: the model does not name its classes; folders are taken in alphabetical order");
+    }
+    let classifier = model.classifier(&device)?;
+
+    let bar = image_bar(samples.len(), "images");
+    let mut observer = |count| {
+        bar.inc(count as u64);
+        if interrupt.asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let unreadable = Unreadable::strictly(arguments.strict);
+    let evaluation = evaluate(&classifier, &samples, &map, unreadable, &mut observer)?;
+    bar.finish_and_clear();
+    let skipped = evaluation.extracted.skipped;
+    print_metrics(&evaluation.metrics, skipped.len(), arguments.json)?;
+    print_findings(&Findings { skipped, notes: evaluation.extracted.notes });
+    Ok(Outcome::Done)
+}
+
+impl Arguments {
+    fn samples<'a>(&self, dataset: &'a Dataset) -> anyhow::Result<&'a [Sample]> {
+        let wanted = match self.split {
+            Some(SplitArgument::Train) => vec![SplitName::Train],
+            Some(SplitArgument::Val) => vec![SplitName::Val],
+            Some(SplitArgument::Test) => vec![SplitName::Test],
+            None => vec![SplitName::Test, SplitName::Val, SplitName::Train],
+        };
+        let found = wanted.iter().map(|&split| dataset.split(split)).find(|samples| !samples.is_empty());
+        found.ok_or_else(|| {
+            let there: Vec<String> = dataset.splits.keys().map(ToString::to_string).collect();
+            anyhow::anyhow!("{}: has no such split, it has: {}", self.dir.display(), there.join(", "))
+        })
+    }
+}
+
+fn print_metrics(metrics: &Metrics, skipped: usize, as_json: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let Metrics { top1, top5, loss, images } = *metrics;
+    if as_json {
+        let values = json!({"top1": top1, "top5": top5, "loss": loss, "images": images, "skipped": skipped});
+        return writeln!(out, "{values}");
+    }
+    let errors = images - (top1 * images as f64).round() as usize;
+    writeln!(out, "top-1 {:.2} %   top-5 {:.2} %   loss {loss:.4}", 100.0 * top1, 100.0 * top5)?;
+    writeln!(out, "{errors} of {images} images wrong")
+}

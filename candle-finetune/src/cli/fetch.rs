@@ -1,0 +1,28 @@
+//! `finetune fetch`: a name → a weights file in the cache.
+
+use std::io::Write;
+
+use candle_resnet::model::ModelRequest;
+use clap::Args;
+
+use super::Outcome;
+use super::common::with_loader;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// A model's name (see `finetune models`) or `hf-hub:owner/name[@revision]`
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    for name in &arguments.names {
+        let request = ModelRequest::named(name);
+        let file = with_loader(|loader| loader.locate(&loader.describe(&request)?))?;
+        if let Some(file) = file {
+            writeln!(std::io::stdout(), "{}", file.path.display())?;
+        }
+    }
+    Ok(Outcome::Done)
+}

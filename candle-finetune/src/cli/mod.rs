@@ -1,0 +1,156 @@
+//! The command line: arguments to library calls, results to text.
+//!
+//! Data goes to stdout, everything else to stderr.
+
+/// `eprintln!` that goes on where nobody reads stderr any more (`finetune train … 2>&1 | head`): the work counts.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
+mod cache;
+mod common;
+mod embed;
+mod eval;
+mod fetch;
+mod interrupt;
+mod models;
+mod predict;
+mod progress;
+mod summary;
+mod train;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Fine-tune a pretrained ResNet on a folder of photos, and use what comes out.
+#[derive(Parser)]
+#[command(name = "finetune", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Say more of what happens; twice: everything (RUST_LOG is honoured too)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    /// Threads to compute and decode with; all cores if left out
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  finetune train photos --model resnet18          one folder per class in `photos`
+  finetune predict cat.jpg --model photos-resnet18
+  finetune predict cat.jpg --model resnet50       ImageNet's classes
+  finetune eval photos/test --model photos-resnet18 --json";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a new classifier on a folder of photos, everything below it frozen
+    Train(train::Arguments),
+    /// Name what photos show
+    Predict(predict::Arguments),
+    /// Measure accuracy on a folder with one subfolder per class
+    Eval(eval::Arguments),
+    /// Write the features of photos to a file
+    Embed(embed::Arguments),
+    /// Download a model's weights, so that later commands need no network
+    Fetch(fetch::Arguments),
+    /// List the models that have names
+    Models(models::Arguments),
+    /// Print a network's layers, shapes, parameters and cost
+    Summary(summary::Arguments),
+    /// Compare a model's outputs with reference values from another program
+    Verify(verify::Arguments),
+    /// List or clean downloaded files
+    Cache(cache::Arguments),
+}
+
+/// How a command that did not fail ended.
+enum Outcome {
+    Done,
+    /// What was asked for could be done in part only, or a check did not hold.
+    Unsatisfied,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    set_up_logging(arguments.verbose);
+    if let Err(error) = set_threads(arguments.threads) {
+        return report(&error);
+    }
+    match run(arguments.command) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Unsatisfied) => ExitCode::FAILURE,
+        Err(error) => report(&error),
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Predict(arguments) => predict::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
+        Command::Embed(arguments) => embed::run(&arguments),
+        Command::Fetch(arguments) => fetch::run(&arguments),
+        Command::Models(arguments) => models::run(&arguments),
+        Command::Summary(arguments) => summary::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Cache(arguments) => cache::run(&arguments),
+    }
+}
+
+fn set_up_logging(verbose: u8) {
+    let default = match verbose {
+        0 => "warn",
+        1 => "candle_resnet=info,candle_finetune=info,finetune=info,warn",
+        _ => "candle_resnet=trace,candle_finetune=trace,finetune=trace,debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .log_internal_errors(false)
+        .without_time()
+        .init();
+}
+
+/// Sizes rayon's pool, which decoding and candle's CPU kernels share.
+fn set_threads(threads: Option<u16>) -> anyhow::Result<()> {
+    if let Some(threads) = threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
+    }
+    Ok(())
+}
+
+/// Prints an error and its way out, and gives the exit code.
+fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(candle_finetune::Error::Interrupted) = error.downcast_ref() {
+        say!("interrupted");
+        return ExitCode::from(130);
+    }
+    if is_closed_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    say!("error: {error}");
+    if let Some(hint) = common::hint(error) {
+        say!("hint: {hint}");
+    }
+    ExitCode::FAILURE
+}
+
+/// Whoever read our output has seen enough: `finetune models | head`.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io_error = error.downcast_ref::<std::io::Error>();
+    io_error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,87 @@
+//! Ctrl-C: the best so far is kept, and before there is any, nothing is left behind.
+
+#![cfg(unix)]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use common::Bench;
+
+/// Starts the program, waits until a line of stderr has `sign`, interrupts it, and gives exit code and stderr.
+fn interrupted_at(sign: &str, mut command: Command) -> (Option<i32>, String) {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    let mut sent = false;
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        said += &(line.unwrap() + "\n");
+        if !sent && said.contains(sign) {
+            interrupt(&child);
+            sent = true;
+        }
+    }
+    let status = child.wait().unwrap();
+    assert!(sent, "never said `{sign}`: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    (status.code(), said)
+}
+
+fn interrupt(child: &Child) {
+    let status = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn interrupted_epochs_keep_the_best_so_far() {
+    let bench = Bench::with_photos();
+    let arguments = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--out", "bundle"];
+    let command = bench.command(&[&arguments[..], &["--epochs", "1000000"]].concat());
+    let (code, said) = interrupted_at("train loss", command);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("stopped early; this is the best so far"), "{said}");
+    let rows = bench.rows("bundle/metrics.csv").len();
+    assert!((1..1_000_000).contains(&rows), "{rows}");
+    bench.run(&["predict", "photos/red/000.png", "--model", "bundle"]).succeeded().printed(&["red"]);
+}
+
+#[test]
+fn interrupted_feature_extraction_leaves_nothing_behind() {
+    let bench = Bench::new();
+    bench.two_colours("photos", 400);
+    let arguments = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained"];
+    let (code, said) = interrupted_at("all frozen but", bench.command(&arguments));
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("interrupted"), "{said}");
+    assert_eq!(bench.names(), ["photos"]);
+}
+
+#[test]
+fn an_interrupted_evaluation_prints_no_numbers() {
+    let bench = Bench::new();
+    bench.two_colours("photos", 400);
+    bench.model_folder("model", None, 2);
+    let command = bench.command(&["eval", "photos", "--model", "model"]);
+    let (code, said) = interrupted_at("folders are taken in alphabetical order", command);
+    assert_eq!(code, Some(130), "{said}");
+}
+
+#[test]
+fn a_second_interrupt_stops_at_once_and_leaves_nothing_behind() {
+    let bench = Bench::new();
+    bench.two_colours("photos", 400);
+    let arguments = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained"];
+    let mut command = bench.command(&arguments);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if line.contains("all frozen but") || line.contains("again to stop at once") {
+            interrupt(&child);
+        }
+        said += &(line + "\n");
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert!(said.contains("again to stop at once"), "{said}");
+    assert_eq!(bench.names(), ["photos"]);
+}

@@ -1,0 +1,296 @@
+//! What a bundle is good for: `predict`, `eval`, `embed`, `verify`.
+
+mod common;
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Tensor};
+use candle_resnet::hub::{Hub, HubSettings};
+use candle_resnet::model::{Loader, Model, ModelRequest};
+use candle_resnet::{FeatureExtractor, checkpoint};
+use common::{BLUE, Bench, GREEN, RED};
+use safetensors::SafeTensors;
+use serde_json::json;
+
+#[test]
+fn a_bundle_knows_what_it_was_trained_on() {
+    let bench = Bench::with_bundle();
+    bench.two_colours("others", 20);
+    let ran = bench.run(&["eval", "others", "--model", "bundle", "--json"]).succeeded();
+    let result = &ran.json_lines()[0];
+    assert_eq!((&result["top1"], &result["images"]), (&json!(1.0), &json!(40)));
+    for (folder, label) in [("red", "red"), ("blue", "blue")] {
+        let photo = format!("others/{folder}/019.png");
+        let ran = bench.run(&["predict", &photo, "--model", "bundle", "--json"]).succeeded();
+        let best = &ran.json_lines()[0]["predictions"][0];
+        assert_eq!(best["label"], label);
+        assert!(best["probability"].as_f64().unwrap() > 0.9, "{best}");
+    }
+}
+
+#[test]
+fn evaluation_prints_fractions_as_json_and_percent_as_text() {
+    let bench = Bench::with_bundle();
+    let ran = bench.run(&["eval", "photos", "--model", "bundle", "--json"]).succeeded();
+    let result = ran.json_lines();
+    assert_eq!(result.len(), 1, "{ran:?}");
+    let keys: Vec<&String> = result[0].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["top1", "top5", "loss", "images", "skipped"]);
+    assert_eq!((&result[0]["top5"], &result[0]["skipped"]), (&json!(1.0), &json!(0)));
+    bench.run(&["eval", "photos", "--model", "bundle"]).succeeded().printed(&[
+        "top-1 100.00 %",
+        "top-5 100.00 %",
+        "loss 0.",
+        "0 of 16 images wrong",
+    ]);
+}
+
+#[test]
+fn evaluation_counts_what_is_wrong() {
+    let bench = Bench::with_bundle();
+    bench.class("wrong/red", BLUE, 1);
+    bench.class("wrong/blue", BLUE, 3);
+    let ran = bench.run(&["eval", "wrong", "--model", "bundle", "--json"]).succeeded();
+    assert_eq!(ran.json_lines()[0]["top1"], 0.75);
+    bench.run(&["eval", "wrong", "--model", "bundle"]).succeeded().printed(&["1 of 4 images wrong"]);
+}
+
+#[test]
+fn evaluation_takes_the_split_that_is_asked_for_and_test_first() {
+    let bench = Bench::with_bundle();
+    for (split, count) in [("train", 5), ("val", 3), ("test", 2)] {
+        bench.two_colours(&format!("splits/{split}"), count);
+    }
+    let images = |further: &[&str]| {
+        let arguments = [&["eval", "splits", "--model", "bundle", "--json"], further].concat();
+        bench.run(&arguments).succeeded().json_lines()[0]["images"].as_u64().unwrap()
+    };
+    assert_eq!(images(&[]), 4);
+    assert_eq!(images(&["--split", "test"]), 4);
+    assert_eq!(images(&["--split", "val"]), 6);
+    assert_eq!(images(&["--split", "train"]), 10);
+    bench.run(&["eval", "photos", "--model", "bundle", "--split", "val"]).failed().said(&["photos: has no such split"]);
+    bench.run(&["eval", "photos", "--model", "bundle", "--split", "dev"]).exited(2);
+}
+
+#[test]
+fn one_class_can_be_evaluated() {
+    let bench = Bench::with_bundle();
+    bench.class("only/red", RED, 3);
+    let ran = bench.run(&["eval", "only", "--model", "bundle", "--json"]).succeeded();
+    assert_eq!(ran.json_lines()[0]["top1"], 1.0);
+}
+
+#[test]
+fn outputs_without_names_are_matched_by_order_with_a_word() {
+    let bench = Bench::with_photos();
+    bench.model_folder("unnamed", None, 2);
+    bench
+        .run(&["eval", "photos", "--model", "unnamed"])
+        .succeeded()
+        .said(&["note: the model does not name its classes"]);
+    bench.model_folder("three", None, 3);
+    bench
+        .run(&["eval", "photos", "--model", "three"])
+        .failed()
+        .said(&["the data set has 2 classes, the model has 3 outputs without names", "hint: "]);
+    let ran = bench.run(&["predict", "photos/red/000.png", "--model", "three"]).succeeded();
+    ran.printed(&["class 0", "class 1", "class 2"]);
+}
+
+#[test]
+fn classes_that_the_model_does_not_know_are_named() {
+    let bench = Bench::with_bundle();
+    bench.class("others/red", RED, 1);
+    bench.class("others/green", GREEN, 1);
+    bench
+        .run(&["eval", "others", "--model", "bundle"])
+        .failed()
+        .said(&["error: the model does not know 1 of the classes: green", "hint: it knows: blue, red"]);
+}
+
+#[test]
+fn the_likeliest_labels_come_first() {
+    let bench = Bench::with_bundle();
+    let ran = bench.run(&["predict", "photos/red/000.png", "--model", "bundle"]).succeeded();
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert_eq!(lines.len(), 3, "{ran:?}");
+    assert_eq!(lines[0], "photos/red/000.png");
+    assert!(lines[1].ends_with(" %  red") && lines[2].ends_with(" %  blue"), "{ran:?}");
+    let one = bench.run(&["predict", "photos/red/000.png", "--model", "bundle", "--top-k", "1"]).succeeded();
+    assert_eq!(one.out.lines().count(), 2);
+    bench.run(&["predict", "photos/red/000.png", "--model", "bundle", "--top-k", "0"]).exited(2);
+}
+
+#[test]
+fn probabilities_add_up_to_one() {
+    let bench = Bench::new();
+    bench.model_folder("model", Some(&["a", "b", "c", "d", "e", "f", "g"]), 7);
+    bench.picture("photo.png", RED, 0);
+    let ran = bench.run(&["predict", "photo.png", "--model", "model", "--json", "--top-k", "100"]).succeeded();
+    let predictions = ran.json_lines()[0]["predictions"].as_array().unwrap().clone();
+    let probabilities: Vec<f64> = predictions.iter().map(|one| one["probability"].as_f64().unwrap()).collect();
+    assert_eq!(predictions.len(), 7);
+    assert!((probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{probabilities:?}");
+    assert!(probabilities.is_sorted_by(|a, b| a >= b), "{probabilities:?}");
+    let default = bench.run(&["predict", "photo.png", "--model", "model", "--json"]).succeeded();
+    assert_eq!(default.json_lines()[0]["predictions"].as_array().unwrap().len(), 5);
+}
+
+#[test]
+fn json_is_one_object_a_line_in_the_order_of_the_photos() {
+    let bench = Bench::with_bundle();
+    let photos = ["photos/red/001.png", "photos/blue/001.png", "photos/red/000.png"];
+    let ran = bench.run(&[&["predict", "--model", "bundle", "--json"], &photos[..]].concat()).succeeded();
+    let lines = ran.json_lines();
+    assert_eq!(lines.iter().map(|line| line["path"].as_str().unwrap()).collect::<Vec<_>>(), photos);
+    let best: Vec<_> = lines.iter().map(|line| &line["predictions"][0]).collect();
+    assert_eq!(best.iter().map(|best| best["label"].as_str().unwrap()).collect::<Vec<_>>(), ["red", "blue", "red"]);
+    assert_eq!(best[0]["index"], 1);
+}
+
+#[test]
+fn a_bad_photo_among_good_ones_costs_the_exit_code_and_no_result() {
+    let bench = Bench::with_bundle();
+    bench.file("letter.jpg", "Dear photo");
+    let photos = ["photos/red/000.png", "letter.jpg", "gone.jpg", "photos", "photos/blue/000.png"];
+    let ran = bench.run(&[&["predict", "--model", "bundle", "--json"], &photos[..]].concat()).failed();
+    let failed: Vec<bool> = ran.json_lines().iter().map(|line| line["error"].is_string()).collect();
+    assert_eq!(failed, [false, true, true, true, false]);
+    ran.said(&[
+        "skipped: letter.jpg: ",
+        "skipped: gone.jpg: no such file",
+        "skipped: photos: is a folder",
+        "3 of 5 photos could not be read",
+    ]);
+}
+
+#[test]
+fn features_are_written_with_the_paths_they_belong_to() {
+    let bench = Bench::with_photos();
+    bench.model_folder("model", None, 2);
+    bench.file("photos/red/empty.jpg", "");
+    let arguments = ["embed", "photos/red", "photos/blue/003.png", "--model", "model", "--out", "f.safetensors"];
+    let ran =
+        bench.run(&arguments).succeeded().said(&["9 images, 64 features each", "empty.jpg", "1 images could not"]);
+    assert_eq!(ran.out, "f.safetensors\n");
+    let bytes = std::fs::read(bench.path("f.safetensors")).unwrap();
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let paths: Vec<String> = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["paths"]).unwrap();
+    assert_eq!((paths.len(), paths[0].as_str(), paths[8].as_str()), (9, "photos/red/000.png", "photos/blue/003.png"));
+    let features = checkpoint::read(&bench.path("f.safetensors")).unwrap()["features"].clone();
+    assert_eq!(features.dims(), [9, 64]);
+    let (model, image) = (load(&bench, "model"), bench.path("photos/blue/003.png"));
+    let expected = model.trunk(&Device::Cpu).unwrap().features(&input(&model, &[image])).unwrap();
+    let difference = (features.narrow(0, 8, 1).unwrap() - expected).unwrap().abs().unwrap().max_all().unwrap();
+    assert!(difference.to_scalar::<f32>().unwrap() < 1e-5, "{difference}");
+}
+
+#[test]
+fn features_are_overwritten_only_if_asked() {
+    let bench = Bench::with_photos();
+    let arguments = ["embed", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--out", "f.safetensors"];
+    bench.file("f.safetensors", "mine");
+    bench.run(&arguments).failed().said(&["f.safetensors: exists already", "--overwrite"]);
+    assert_eq!(bench.read("f.safetensors"), "mine");
+    bench.run(&[&arguments[..], &["--overwrite"]].concat()).succeeded();
+    assert_eq!(checkpoint::read(&bench.path("f.safetensors")).unwrap()["features"].dims(), [16, 64]);
+    assert_eq!(bench.names(), ["f.safetensors", "photos"]);
+    bench
+        .run(&["embed", "gone", "--model", "resnet20_cifar", "--no-pretrained", "--out", "g"])
+        .failed()
+        .said(&["gone"]);
+    assert!(!bench.path("g").exists());
+}
+
+fn load(bench: &Bench, name: &str) -> Model {
+    let hub = Hub::new(HubSettings::from_lookup(|_| None)).unwrap();
+    let request = ModelRequest::named(bench.path(name).to_str().unwrap());
+    Loader { hub: &hub, progress: &() }.load(&request).unwrap()
+}
+
+/// Photos as the network sees them, (N, 3, H, W).
+fn input(model: &Model, photos: &[std::path::PathBuf]) -> Tensor {
+    let side = model.preprocessing.crop;
+    let pixels: Vec<f32> = photos.iter().flat_map(|photo| model.preprocessing.load(photo).unwrap().0).collect();
+    Tensor::from_vec(pixels, (photos.len(), 3, side, side), &Device::Cpu).unwrap()
+}
+
+/// Writes what `verify` compares with, after a change to it.
+fn reference(bench: &Bench, name: &str, change: impl FnOnce(&mut HashMap<&'static str, Tensor>)) {
+    let model = load(bench, "model");
+    let input = input(&model, &[bench.path("photos/red/000.png"), bench.path("photos/blue/000.png")]);
+    let classifier = model.classifier(&Device::Cpu).unwrap();
+    let features = classifier.trunk().features(&input).unwrap();
+    let logits = classifier.classify(&features).unwrap();
+    let mut tensors = HashMap::from([("input", input), ("features", features), ("logits", logits)]);
+    change(&mut tensors);
+    safetensors::serialize_to_file(tensors, None, &bench.path(name)).unwrap();
+}
+
+fn verifiable() -> Bench {
+    let bench = Bench::with_photos();
+    bench.model_folder("model", None, 4);
+    bench
+}
+
+#[test]
+fn outputs_that_agree_pass() {
+    let bench = verifiable();
+    reference(&bench, "r.safetensors", |_| {});
+    let ran = bench.run(&["verify", "--model", "model", "--reference", "r.safetensors"]).succeeded();
+    ran.printed(&["logits    largest difference", "features  largest difference", ": ok"]);
+    reference(&bench, "r.safetensors", |tensors| drop(tensors.remove("features")));
+    let ran = bench.run(&["verify", "--model", "model", "--reference", "r.safetensors"]).succeeded();
+    assert_eq!(ran.out.lines().count(), 1);
+}
+
+#[test]
+fn outputs_that_differ_fail_up_to_the_tolerance() {
+    let bench = verifiable();
+    reference(&bench, "r.safetensors", |tensors| {
+        let features = tensors["features"].affine(1.01, 0.0).unwrap();
+        tensors.insert("features", features);
+    });
+    let arguments = ["verify", "--model", "model", "--reference", "r.safetensors"];
+    let ran = bench.run(&arguments).failed();
+    let verdicts: Vec<&str> = ran.out.lines().map(|line| line.rsplit(": ").next().unwrap()).collect();
+    assert_eq!(verdicts, ["ok", "FAILED"]);
+    bench.run(&[&arguments[..], &["--tolerance", "0.02"]].concat()).succeeded();
+}
+
+#[test]
+fn not_a_number_is_no_agreement() {
+    let bench = verifiable();
+    reference(&bench, "r.safetensors", |tensors| {
+        let logits = tensors["logits"].affine(f64::NAN, 0.0).unwrap();
+        tensors.insert("logits", logits);
+    });
+    bench.run(&["verify", "--model", "model", "--reference", "r.safetensors"]).failed().printed(&["FAILED"]);
+}
+
+#[test]
+fn a_reference_of_another_shape_is_an_error() {
+    let bench = verifiable();
+    let error = |said: &str, change: fn(&mut HashMap<&'static str, Tensor>)| {
+        reference(&bench, "r.safetensors", change);
+        let ran = bench.run(&["verify", "--model", "model", "--reference", "r.safetensors"]).failed();
+        ran.said(&["error: ", said]);
+    };
+    error("`logits` has shape [2, 4], the reference [2, 3]", |tensors| {
+        let logits = tensors["logits"].narrow(1, 0, 3).unwrap().contiguous().unwrap();
+        tensors.insert("logits", logits);
+    });
+    error("r.safetensors: `input` has shape [2, 3072], expected 4 dimensions", |tensors| {
+        let flat = tensors["input"].flatten_from(1).unwrap();
+        tensors.insert("input", flat);
+    });
+    error("r.safetensors: holds no `logits`", |tensors| drop(tensors.remove("logits")));
+    error("r.safetensors: `input` has 1 channels, expected 3", |tensors| {
+        let grey = tensors["input"].narrow(1, 0, 1).unwrap().contiguous().unwrap();
+        tensors.insert("input", grey);
+    });
+    bench.run(&["verify", "--model", "model", "--reference", "gone"]).failed().said(&["gone"]);
+    bench.file("letter.safetensors", "Dear file");
+    bench.run(&["verify", "--model", "model", "--reference", "letter.safetensors"]).failed().said(&["letter"]);
+}
