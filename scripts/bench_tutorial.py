@@ -1,0 +1,112 @@
+"""Times `finetune train` beside PyTorch's transfer-learning tutorial on the same photos, interleaved, in one run.
+
+    cargo build --release
+    python scripts/bench_tutorial.py PHOTOS_DIR [--rounds 3] [--epochs 25]     (PyTorch 2.15, torchvision 0.29.2, psutil)
+
+Both take ResNet18 with everything but `fc` frozen, train on PHOTOS_DIR/train and validate on PHOTOS_DIR/val after every
+epoch, batch 32, weights drawn at random (the time is the same). The tutorial augments anew in every epoch, so it sends
+every photo through the network in every epoch; this program sends it once and trains on its features.
+"""
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FINETUNE = ROOT / "target/release/finetune"
+
+
+def tutorial(photos, epochs):
+    """The tutorial's loop: https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html, CPU, two workers' worth
+    of threads in the network and decoding in the main process, which is faster here than worker processes."""
+    import torch
+    import torchvision
+    from torchvision import transforms as T
+
+    normalise = T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    transforms = {
+        "train": T.Compose([T.RandomResizedCrop(224), T.RandomHorizontalFlip(), T.ToTensor(), normalise]),
+        "val": T.Compose([T.Resize(256), T.CenterCrop(224), T.ToTensor(), normalise]),
+    }
+    sets = {split: torchvision.datasets.ImageFolder(f"{photos}/{split}", transforms[split]) for split in transforms}
+    loaders = {split: torch.utils.data.DataLoader(data, batch_size=32, shuffle=True) for split, data in sets.items()}
+    model = torchvision.models.resnet18(weights=None)
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    model.fc = torch.nn.Linear(512, len(sets["train"].classes))
+    optimizer = torch.optim.SGD(model.fc.parameters(), lr=0.001, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
+    criterion = torch.nn.CrossEntropyLoss()
+    for _ in range(epochs):
+        for split, loader in loaders.items():
+            model.train(split == "train")
+            for images, labels in loader:
+                optimizer.zero_grad()
+                with torch.set_grad_enabled(split == "train"):
+                    loss = criterion(model(images), labels)
+                if split == "train":
+                    loss.backward()
+                    optimizer.step()
+        scheduler.step()
+
+
+def watch(process, peak):
+    """Keeps the largest resident memory of a process and its children, in MB."""
+    import psutil
+
+    try:
+        parent = psutil.Process(process.pid)
+        while process.poll() is None:
+            family = [parent, *parent.children(recursive=True)]
+            peak[0] = max(peak[0], sum(member.memory_info().rss for member in family) / 1e6)
+            time.sleep(0.05)
+    except psutil.NoSuchProcess:
+        pass
+
+
+def measure(command):
+    """Seconds and peak megabytes of a whole process."""
+    peak = [0.0]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    watcher = threading.Thread(target=watch, args=(process, peak))
+    watcher.start()
+    if process.wait() != 0:
+        sys.exit(f"failed: {command}")
+    seconds = time.perf_counter() - start
+    watcher.join()
+    return seconds, peak[0]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--tutorial", action="store_true", help="run the tutorial itself and nothing else")
+    arguments = parser.parse_args()
+    if arguments.tutorial:
+        return tutorial(arguments.photos, arguments.epochs)
+
+    photos, epochs = arguments.photos, str(arguments.epochs)
+    ours, theirs = [], []
+    for round_ in range(arguments.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            train = [FINETUNE, "train", photos, "--model", "resnet18", "--no-pretrained", "--epochs", epochs]
+            ours.append(measure([*train, "--batch-size", "32", "--out", f"{folder}/bundle"]))
+        theirs.append(measure([sys.executable, __file__, photos, "--epochs", epochs, "--tutorial"]))
+        print(f"round {round_ + 1}: finetune {ours[-1][0]:.1f} s, PyTorch {theirs[-1][0]:.1f} s", flush=True)
+    medians = [[statistics.median(column) for column in zip(*runs)] for runs in (ours, theirs)]
+    print(f"{epochs} epochs, medians of {arguments.rounds} rounds")
+    for name, (seconds, megabytes) in zip(("finetune", "PyTorch"), medians):
+        print(f"{name:>9} {seconds:7.1f} s {megabytes:7.0f} MB")
+    (ours_s, ours_mb), (theirs_s, theirs_mb) = medians
+    print(f"    ratio {theirs_s / ours_s:7.1f}   {theirs_mb / ours_mb:7.1f}")
+
+
+if __name__ == "__main__":
+    main()

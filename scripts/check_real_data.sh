@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Checks on real photos and weights, where they are at hand:
+#
+#     scripts/check_real_data.sh SHARED
+#
+# SHARED/data holds the tar files and weights that candle-finetune/tests/real_data.rs names, SHARED/golden the reference
+# values. Everything is unpacked below target/.
+set -euo pipefail
+shared=$(cd "$1" && pwd)
+cd "$(dirname "$0")/.."
+
+data=$PWD/target/real-data
+mkdir -p "$data/photos"
+for set in cifar10-test cifar100-20 hymenoptera; do
+    [ -d "$data/$set" ] || tar -xf "$shared/data/$set.tar" -C "$data"
+done
+tar -xf "$shared/data/imagenet-samples.tar" -C "$data/photos"
+cp "$shared/golden/preprocess.jsonl" "$data/photos/"
+
+# The references that the tests carry are still those of the source.
+cmp "$shared/golden/torchvision.jsonl" candle-resnet/tests/golden/torchvision.jsonl
+cmp "$shared/golden/training.jsonl" candle-finetune/tests/golden/training.jsonl
+
+REAL_DATA=$data REAL_WEIGHTS=$shared/data/cifar10-resnet PREPROCESS_GOLDEN=$data/photos \
+    cargo test --release --workspace --locked --test real_data --test preprocess_golden -- --ignored --nocapture

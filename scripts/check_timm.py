@@ -1,0 +1,57 @@
+"""Shows that timm loads what this program writes, strictly, and computes the same logits, for every network timm knows.
+
+    python scripts/check_timm.py PHOTOS_DIR          (timm 1.0.31, PyTorch 2.15, safetensors)
+
+For each architecture: `finetune train PHOTOS_DIR --no-pretrained` writes a bundle; timm loads it and computes logits and
+pooled features of a fixed input; `finetune verify` compares them. PHOTOS_DIR holds one folder of photos per class.
+"""
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parent.parent
+FINETUNE = ROOT / "target/release/finetune"
+ARCHITECTURES = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d
+wide_resnet50_2 wide_resnet101_2""".split()
+# Small inputs: what is checked is the file, not the photos.
+TRAINING = ["--no-pretrained", "--epochs", "2", "--input-size", "64", "--no-refit"]
+
+
+def reference(bundle):
+    """What timm makes of the bundle: input, features and logits."""
+    model = timm.create_model(f"local-dir:{bundle}", pretrained=True).eval()
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 4 - 2
+    with torch.inference_mode():
+        maps = model.forward_features(images)
+        return {
+            "input": images,
+            "features": model.forward_head(maps, pre_logits=True),
+            "logits": model.forward_head(maps),
+        }
+
+
+def check(architecture, photos, folder):
+    bundle, golden = folder / architecture, folder / f"{architecture}.safetensors"
+    train = [FINETUNE, "train", photos, "--model", architecture, "--out", bundle, *TRAINING]
+    subprocess.run(train, check=True, capture_output=True)
+    save_file(reference(bundle), golden)
+    verify = [FINETUNE, "verify", "--model", bundle, "--reference", golden]
+    result = subprocess.run(verify, capture_output=True, text=True)
+    print(architecture, result.stdout.strip().replace("\n", "; "), result.stderr.strip(), flush=True)
+    return result.returncode == 0
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        passed = [check(architecture, sys.argv[1], Path(folder)) for architecture in ARCHITECTURES]
+    print(f"{sum(passed)} of {len(passed)} networks equal in timm {timm.__version__}")
+    sys.exit(not all(passed))
+
+
+if __name__ == "__main__":
+    main()
