@@ -1,9 +1,10 @@
 //! Arguments and steps that several commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use candle_core::Device;
+use candle_finetune::dataset::{self, Dataset};
 use candle_resnet::Model;
 use candle_resnet::hub::{Hub, HubSettings};
 use candle_resnet::model::{Loader, ModelRequest, WeightsChoice};
@@ -192,6 +193,15 @@ pub struct FreshArgument {
     /// Draw the weights from a seed instead of loading pretrained ones
     #[arg(long, conflicts_with = "weights")]
     pub no_pretrained: bool,
+}
+
+/// Reads a folder of labelled photos and tells what is worth knowing of it.
+pub fn scan(dir: &Path) -> anyhow::Result<Dataset> {
+    let dataset = dataset::scan(dir).map_err(candle_finetune::Error::from)?;
+    for finding in &dataset.findings {
+        say!("note: {finding}");
+    }
+    Ok(dataset)
 }
 
 /// The way out of an error, where one of the libraries knows it.

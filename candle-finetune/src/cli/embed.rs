@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
@@ -16,7 +15,7 @@ use tempfile::NamedTempFile;
 use super::Outcome;
 use super::common::{DeviceArgument, FreshArgument, ModelArguments, PreprocessingArguments};
 use super::interrupt::Interrupt;
-use super::progress::image_bar;
+use super::progress::ImagePass;
 use super::train::print_findings;
 
 #[derive(Args)]
@@ -39,6 +38,10 @@ pub struct Arguments {
     #[arg(long)]
     overwrite: bool,
 
+    /// End at the first image that cannot be read instead of skipping it
+    #[arg(long)]
+    strict: bool,
+
     #[command(flatten)]
     device: DeviceArgument,
 
@@ -59,14 +62,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let interrupt = Interrupt::listen()?;
     let trunk = model.trunk(&device)?;
 
-    let bar = image_bar(samples.len(), "images");
-    let mut observer = |count| {
-        bar.inc(count as u64);
-        if interrupt.asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let (images, unreadable) = (samples.as_slice(), Unreadable::Skipped);
-    let extracted = extract(&trunk, &model.preprocessing, &images, Views::Plain, unreadable, &mut observer)?;
-    bar.finish_and_clear();
+    let unreadable = Unreadable::strictly(arguments.strict);
+    let pass = ImagePass::new(samples.len(), interrupt);
+    let extracted = pass.run(|observer| {
+        extract(&trunk, &model.preprocessing, &samples.as_slice(), Views::Plain, unreadable, observer)
+    })?;
     write(&arguments.out, &extracted, &samples).map_err(|error| anyhow!("{}: {error}", arguments.out.display()))?;
     let (images, dimensions) = (extracted.kept.len(), extracted.features.dim(2)?);
     writeln!(std::io::stdout(), "{}", arguments.out.display())?;

@@ -1,10 +1,9 @@
 //! `finetune eval`: a folder of labelled photos and a model → accuracy.
 
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use candle_finetune::dataset::{self, Dataset, Sample, SplitName};
+use candle_finetune::dataset::{Dataset, Sample, SplitName};
 use candle_finetune::evaluate::{ClassMap, evaluate};
 use candle_finetune::extract::Unreadable;
 use candle_finetune::finetuning::Findings;
@@ -13,9 +12,9 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Outcome;
-use super::common::{DeviceArgument, ModelArguments, PreprocessingArguments};
+use super::common::{DeviceArgument, ModelArguments, PreprocessingArguments, scan};
 use super::interrupt::Interrupt;
-use super::progress::image_bar;
+use super::progress::ImagePass;
 use super::train::print_findings;
 
 #[derive(Args)]
@@ -55,10 +54,7 @@ enum SplitArgument {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let device = arguments.device.open()?;
-    let dataset = dataset::scan(&arguments.dir).map_err(candle_finetune::Error::from)?;
-    for finding in &dataset.findings {
-        say!("note: {finding}");
-    }
+    let dataset = scan(&arguments.dir)?;
     let samples = arguments.samples(&dataset)?;
     let model = arguments.preprocessing.adapt(arguments.model.load(None)?)?;
     let interrupt = Interrupt::listen()?;
@@ -68,14 +64,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let classifier = model.classifier(&device)?;
 
-    let bar = image_bar(samples.len(), "images");
-    let mut observer = |count| {
-        bar.inc(count as u64);
-        if interrupt.asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
     let unreadable = Unreadable::strictly(arguments.strict);
-    let evaluation = evaluate(&classifier, &samples, &map, unreadable, &mut observer)?;
-    bar.finish_and_clear();
+    let pass = ImagePass::new(samples.len(), interrupt);
+    let evaluation = pass.run(|observer| evaluate(&classifier, &samples, &map, unreadable, observer))?;
     let skipped = evaluation.extracted.skipped;
     print_metrics(&evaluation.metrics, skipped.len(), arguments.json)?;
     print_findings(&Findings { skipped, notes: evaluation.extracted.notes });

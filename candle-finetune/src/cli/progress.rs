@@ -1,10 +1,14 @@
 //! Progress on stderr: bars on a terminal, nothing elsewhere.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Mutex;
 
+use candle_finetune::extract::ExtractObserver;
 use candle_resnet::hub::DownloadProgress;
 use indicatif::{ProgressBar, ProgressStyle};
+
+use super::interrupt::Interrupt;
 
 const IMAGES: &str = "{prefix:>12} {bar:30} {pos}/{len} images  {per_sec}  {eta} left";
 const BYTES: &str = "{prefix:>12} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
@@ -17,6 +21,29 @@ fn bar(total: u64, template: &str, prefix: &str) -> ProgressBar {
 /// A bar over `total` images; hidden where stderr is no terminal.
 pub fn image_bar(total: usize, prefix: &str) -> ProgressBar {
     bar(total as u64, IMAGES, prefix)
+}
+
+/// A pass over images that is shown, and that Ctrl-C stops.
+pub struct ImagePass {
+    bar: ProgressBar,
+    interrupt: Interrupt,
+}
+
+impl ImagePass {
+    /// A pass over `total` images.
+    pub fn new(total: usize, interrupt: Interrupt) -> ImagePass {
+        ImagePass { bar: image_bar(total, "images"), interrupt }
+    }
+
+    /// Runs `work` with what is to be told of each batch.
+    pub fn run<T>(self, work: impl FnOnce(&mut ExtractObserver<'_>) -> T) -> T {
+        let result = work(&mut |count| {
+            self.bar.inc(count as u64);
+            if self.interrupt.asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        self.bar.finish_and_clear();
+        result
+    }
 }
 
 /// Shows downloads of one file after another.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use candle_finetune::bundle::{Draft, RunRecord};
-use candle_finetune::dataset::{self, Dataset, SplitName};
+use candle_finetune::dataset::{Dataset, SplitName};
 use candle_finetune::finetuning::{Findings, FineTuned, Observer, Phase, Settings, Validation, fine_tune};
 use candle_finetune::images::Splits;
 use candle_finetune::train::schedule::Shape;
@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
 use super::Outcome;
-use super::common::{DeviceArgument, FreshArgument, ModelArguments, PreprocessingArguments};
+use super::common::{DeviceArgument, FreshArgument, ModelArguments, PreprocessingArguments, scan};
 use super::interrupt::Interrupt;
 use super::progress::image_bar;
 
@@ -197,6 +197,7 @@ impl TrainingArguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let settings = arguments.training.settings()?;
     let dataset = scan(&arguments.dir)?;
+    dataset.check_for_training().map_err(candle_finetune::Error::from)?;
     let device = arguments.device.open()?;
     let target = arguments.target()?;
     let draft = Draft::new(&target, arguments.overwrite)?;
@@ -249,15 +250,6 @@ fn last_part(path: &Path) -> String {
     let absolute = path.canonicalize().unwrap_or_else(|_| path.into());
     let name = absolute.file_name().unwrap_or(absolute.as_os_str()).to_string_lossy().into_owned();
     name.replace([':', '/', '\\', '@'], "-")
-}
-
-fn scan(dir: &Path) -> anyhow::Result<Dataset> {
-    let dataset = dataset::scan(dir).map_err(candle_finetune::Error::from)?;
-    for finding in &dataset.findings {
-        say!("note: {finding}");
-    }
-    dataset.check_for_training().map_err(candle_finetune::Error::from)?;
-    Ok(dataset)
 }
 
 fn print_plan(model: &Model, dataset: &Dataset, settings: &Settings) {

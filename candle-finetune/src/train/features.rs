@@ -38,34 +38,6 @@ impl FeatureSet {
         Ok(Self { rows, views, labels, classes })
     }
 
-    /// One (N, D) tensor per view, the plain one first.
-    ///
-    /// # Errors
-    /// As [`Self::new`], and views of different shapes.
-    pub fn from_views(views: &[Tensor], labels: Vec<u32>, classes: usize) -> Result<Self> {
-        let Some(first) = views.first() else {
-            return Err(TrainError::Empty { purpose: "train" });
-        };
-        let odd = views.iter().find(|view| view.rank() != 2 || view.dims() != first.dims());
-        match odd {
-            Some(view) => Err(wrong_shape(view, &format!("that of the first view, {:?}", first.dims()))),
-            None => Self::new(&Tensor::stack(views, 1)?, labels, classes),
-        }
-    }
-
-    /// The images of both, those of `self` first: what a refit trains on.
-    ///
-    /// # Errors
-    /// [`TrainError::Shape`] if they differ in views, dimensions or classes.
-    pub fn join(&self, other: &Self) -> Result<Self> {
-        self.check_compatible(other)?;
-        if self.views != other.views {
-            return Err(wrong_shape(&other.rows, &format!("{} views of each image", self.views)));
-        }
-        let labels = [self.labels.as_slice(), other.labels.as_slice()].concat();
-        Ok(Self { rows: Tensor::cat(&[&self.rows, &other.rows], 0)?, labels, ..*self })
-    }
-
     /// Number of images, N.
     pub fn images(&self) -> usize {
         self.labels.len()
@@ -175,34 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_views_is_the_same_as_one_tensor() {
-        let both = ramp(3, 2);
-        let views = [0, 1].map(|view| both.narrow(1, view, 1).unwrap().squeeze(1).unwrap());
-        let listed = FeatureSet::from_views(&views, vec![0, 0, 1], 2).unwrap();
-        assert_eq!((listed.images(), listed.views(), listed.dimensions()), (3, 2, 2));
-        assert_eq!(listed.rows().to_vec2::<f32>().unwrap(), both.reshape((6, 2)).unwrap().to_vec2::<f32>().unwrap());
-    }
-
-    #[test]
-    fn joining_keeps_images_and_labels_together() {
-        let (a, b) = (FeatureSet::new(&ramp(2, 2), vec![0, 1], 2), FeatureSet::new(&ramp(1, 2), vec![1], 2));
-        let joined = a.unwrap().join(&b.unwrap()).unwrap();
-        assert_eq!((joined.images(), joined.labels(), joined.class_counts()), (3, &[0, 1, 1][..], vec![1, 2]));
-        assert_eq!(joined.batch(&[4]).unwrap().0.to_vec2::<f32>().unwrap(), [[0., 1.]]);
-    }
-
-    #[test]
     fn what_does_not_fit_is_named() {
         let new = |features: &Tensor, labels: &[u32]| FeatureSet::new(features, labels.to_vec(), 2).map(|_| ());
         let flat = Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap();
         assert!(matches!(new(&flat, &[0; 4]), Err(TrainError::Shape { what: "features", .. })));
         assert!(matches!(new(&ramp(2, 1), &[0]), Err(TrainError::LabelCount { labels: 1, images: 2 })));
         assert!(matches!(new(&ramp(2, 1), &[0, 2]), Err(TrainError::Label { index: 1, label: 2, classes: 2 })));
-        let (one, two) = (FeatureSet::new(&ramp(2, 1), vec![0, 1], 2), FeatureSet::new(&ramp(2, 2), vec![0, 1], 2));
-        assert!(matches!(one.unwrap().join(&two.unwrap()), Err(TrainError::Shape { .. })));
-        let unequal = [ramp(2, 1).squeeze(1).unwrap(), ramp(3, 1).squeeze(1).unwrap()];
-        assert!(matches!(FeatureSet::from_views(&unequal, vec![0, 1], 2), Err(TrainError::Shape { .. })));
-        assert!(matches!(FeatureSet::from_views(&[], vec![], 2), Err(TrainError::Empty { .. })));
     }
 
     #[test]

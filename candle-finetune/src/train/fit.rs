@@ -103,7 +103,7 @@ pub fn fit(
 
 /// Trains on every view of `all` for `epochs` epochs of the schedule that `settings` describe, without validation.
 ///
-/// Meant for training and validation images together ([`FeatureSet::join`]), with the settings of [`Trained`] and
+/// Meant for all training images once [`fit`] has shown on a part of them that the settings are good; see
 /// [`Trained::refit_epochs`]. Beyond `settings.epochs` a cosine's learning rate is 0.
 ///
 /// # Errors

@@ -152,7 +152,7 @@ fn every_view_is_trained_on_and_only_the_first_is_validated_on() {
     let (train, val) = (clouds(120, 2, 16, 3, 1), clouds(60, 1, 16, 3, 2));
     let plain = val.plain().unwrap();
     let garbage = (plain.zeros_like().unwrap() - 1e6).unwrap();
-    let two = FeatureSet::from_views(&[plain, garbage], val.labels().to_vec(), 3).unwrap();
+    let two = FeatureSet::new(&Tensor::stack(&[plain, garbage], 1).unwrap(), val.labels().to_vec(), 3).unwrap();
     let (one, two) = (fit(&train, &val, &settings(), &mut go_on), fit(&train, &two, &settings(), &mut go_on));
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!((one.best().val_loss, bits(&one.head)), (two.best().val_loss, bits(&two.head)));
