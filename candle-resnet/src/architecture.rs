@@ -1,10 +1,18 @@
-//! The shapes of networks, as a table: block kinds, depths, widths, stem and shortcut.
+//! The shapes of networks: block kinds, depths, widths, stem, shortcut and what else tells one ResNet from another.
 //!
-//! Knows nothing about weights: preprocessing, labels and licence belong to a [`ModelCard`](crate::card::ModelCard).
-//! Sources: He et al. 2015 (arXiv 1512.03385), Xie et al. 2016 (1611.05431), Zagoruyko & Komodakis 2016 (1605.07146);
-//! names and strides as in torchvision's `resnet.py` (the stride of a bottleneck sits in its 3×3 convolution).
+//! The rows lie in a table of their own, [`ARCHITECTURES`]. Knows nothing about weights: preprocessing, labels and licence
+//! belong to a [`ModelCard`](crate::card::ModelCard). Names as in torchvision and timm; the stride of a bottleneck sits
+//! in its 3×3 convolution. Sources: He et al. 2015 (arXiv 1512.03385), Zagoruyko & Komodakis 2016 (1605.07146), Xie et
+//! al. 2016 (1611.05431), Hu et al. 2017 (1709.01507), He et al. 2018 (1812.01187, the stems and shortcuts C and D), Wu &
+//! He 2018 (1803.08494), Zhang 2019 (1904.11486), Wang et al. 2019 (1910.03151), Aflalo et al. 2020 (2002.08258, the
+//! pruned networks), Bello et al. 2021 (2103.07579).
 
+mod table;
+
+use crate::blueprint::Blueprint;
 use crate::preprocess::Preprocessing;
+
+pub use table::ARCHITECTURES;
 
 /// What one residual block is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,13 +33,28 @@ impl BlockKind {
     }
 }
 
-/// What stands before the first stage.
+/// The convolutions before the first stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stem {
-    /// One 7×7 convolution of stride 2, then a 3×3 max-pool of stride 2.
+    /// One 7×7 convolution of stride 2.
     SevenBySeven,
-    /// One 3×3 convolution of stride 1 and no pool: the CIFAR networks.
+    /// Three 3×3 convolutions, the first of stride 2; the first two put out half the stem's width.
+    Deep,
+    /// As [`Deep`](Stem::Deep), but the first convolution puts out three eighths of the stem's width.
+    DeepTiered,
+    /// One 3×3 convolution of stride 1: the CIFAR networks.
     ThreeByThree,
+}
+
+/// What halves the stem's map before the first stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StemPool {
+    /// Nothing: the CIFAR networks.
+    None,
+    /// A 3×3 max-pool of stride 2; anti-aliased where the network is.
+    Max,
+    /// A 3×3 convolution of stride 2 with norm and ReLU.
+    Convolution,
 }
 
 /// How a block's input reaches its sum where shapes differ.
@@ -39,31 +62,118 @@ pub enum Stem {
 pub enum ShortcutKind {
     /// A strided 1×1 convolution and a norm (the paper's option B).
     Projection,
+    /// A strided 3×3 convolution and a norm; 1×1 where the stride is 1.
+    WideProjection,
+    /// The mean of 2×2 pixels, then a 1×1 convolution and a norm: no pixel is thrown away.
+    AveragedProjection,
     /// Every second pixel, and zeros for the new channels (option A): no parameters.
     ZeroPadded,
 }
 
+/// What weighs the channels of a block's residual branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttentionKind {
+    /// Two dense layers over the channels' means, the inner one narrower by `reduction`.
+    SqueezeExcite {
+        /// Channels of the block for each inner channel, before that is rounded to a multiple of 8.
+        reduction: usize,
+    },
+    /// One small convolution along the channels' means.
+    EfficientChannel,
+}
+
+/// What halves a map in the place of a stride, so that a shift of the input moves the output as little as may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AntiAlias {
+    /// The mean of 2×2 pixels.
+    Average,
+    /// Every second pixel of a blurred map.
+    Blur,
+}
+
+/// What follows every convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norm {
+    /// Statistics of each channel over the training images.
+    Batch,
+    /// Statistics of each group of channels of each image.
+    Group {
+        /// Number of groups.
+        groups: usize,
+    },
+}
+
+/// How the last map becomes features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GlobalPool {
+    /// The mean over all pixels.
+    Average,
+    /// The largest value of all pixels.
+    Max,
+    /// Half the sum of both.
+    AverageMax,
+    /// The means, then the largest values: twice the features.
+    AverageThenMax,
+}
+
+impl GlobalPool {
+    /// Features per channel of the last map.
+    pub fn features_per_channel(self) -> usize {
+        match self {
+            GlobalPool::Average | GlobalPool::Max | GlobalPool::AverageMax => 1,
+            GlobalPool::AverageThenMax => 2,
+        }
+    }
+}
+
 /// A network's shape, but for its number of classes.
+///
+/// Another output stride or pool makes another architecture of the same name:
+///
+/// ```
+/// use candle_resnet::architecture::{Architecture, GlobalPool};
+///
+/// let resnet50 = Architecture::named("resnet50").expect("the table has it");
+/// let dense = Architecture { output_stride: 8, global_pool: GlobalPool::AverageThenMax, ..*resnet50 };
+/// assert_eq!(dense.feature_width(), 4096);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Architecture {
     /// The name that torchvision, timm or the paper uses.
     pub name: &'static str,
-    /// What every block is made of.
-    pub block: BlockKind,
+    /// What the blocks of each stage are made of.
+    pub blocks: &'static [BlockKind],
     /// Blocks in each stage.
     pub depths: &'static [usize],
     /// Width of each stage before expansion.
     pub widths: &'static [usize],
-    /// Groups of the 3×3 convolutions (ResNeXt's cardinality).
+    /// Groups of the 3×3 convolutions (ResNeXt's cardinality; bottlenecks only).
     pub groups: usize,
     /// Channels of each group where a stage's width is 64 (bottlenecks only).
     pub base_width: usize,
-    /// What stands before the first stage.
+    /// What the channels between a block's first two convolutions are divided by.
+    pub reduce_first: usize,
+    /// The convolutions before the first stage.
     pub stem: Stem,
     /// Channels that the stem puts out.
     pub stem_width: usize,
+    /// What halves the stem's map.
+    pub stem_pool: StemPool,
     /// How inputs reach the sum where shapes differ.
     pub shortcut: ShortcutKind,
+    /// What weighs the channels of every block.
+    pub attention: Option<AttentionKind>,
+    /// What halves maps in the place of strides and of the stem's pool; nowhere together with [`StemPool::Convolution`].
+    pub anti_alias: Option<AntiAlias>,
+    /// What follows every convolution.
+    pub norm: Norm,
+    /// Channels that convolutions put out where pruning has changed them: `layer1.0.conv1<TAB>47` a line.
+    pub pruned: Option<&'static str>,
+    /// Pixels of the image for each pixel of the last map: 32, 16 or 8. Stages that would pass it are dilated instead of
+    /// strided; the parameters stay the same.
+    pub output_stride: usize,
+    /// How the last map becomes features.
+    pub global_pool: GlobalPool,
 }
 
 impl Architecture {
@@ -74,76 +184,18 @@ impl Architecture {
 
     /// D: the number of pooled features before the classifier.
     pub fn feature_width(&self) -> usize {
-        self.widths.last().map_or(self.stem_width, |width| width * self.block.expansion())
+        Blueprint::of(self).feature_width
     }
 
     /// What weights that say nothing else take: ImageNet's mean and std throughout, the CIFAR networks 32×32 pixels
     /// without a resize, the others 224 out of 256.
     pub fn default_preprocessing(&self) -> Preprocessing {
         match self.stem {
-            Stem::SevenBySeven => Preprocessing::imagenet(256, 224),
             Stem::ThreeByThree => Preprocessing::cifar(),
+            Stem::SevenBySeven | Stem::Deep | Stem::DeepTiered => Preprocessing::imagenet(256, 224),
         }
     }
 }
-
-const IMAGENET_WIDTHS: &[usize] = &[64, 128, 256, 512];
-const CIFAR_WIDTHS: &[usize] = &[16, 32, 64];
-
-const fn imagenet(
-    name: &'static str,
-    block: BlockKind,
-    depths: &'static [usize],
-    groups: usize,
-    base_width: usize,
-) -> Architecture {
-    Architecture {
-        name,
-        block,
-        depths,
-        widths: IMAGENET_WIDTHS,
-        groups,
-        base_width,
-        stem: Stem::SevenBySeven,
-        stem_width: 64,
-        shortcut: ShortcutKind::Projection,
-    }
-}
-
-const fn cifar(name: &'static str, depths: &'static [usize]) -> Architecture {
-    Architecture {
-        name,
-        block: BlockKind::Basic,
-        depths,
-        widths: CIFAR_WIDTHS,
-        groups: 1,
-        base_width: 64,
-        stem: Stem::ThreeByThree,
-        stem_width: 16,
-        shortcut: ShortcutKind::ZeroPadded,
-    }
-}
-
-use BlockKind::{Basic, Bottleneck};
-
-/// Every architecture that this crate builds.
-pub const ARCHITECTURES: &[Architecture] = &[
-    imagenet("resnet18", Basic, &[2, 2, 2, 2], 1, 64),
-    imagenet("resnet34", Basic, &[3, 4, 6, 3], 1, 64),
-    imagenet("resnet50", Bottleneck, &[3, 4, 6, 3], 1, 64),
-    imagenet("resnet101", Bottleneck, &[3, 4, 23, 3], 1, 64),
-    imagenet("resnet152", Bottleneck, &[3, 8, 36, 3], 1, 64),
-    imagenet("resnext50_32x4d", Bottleneck, &[3, 4, 6, 3], 32, 4),
-    imagenet("resnext101_32x8d", Bottleneck, &[3, 4, 23, 3], 32, 8),
-    imagenet("resnext101_64x4d", Bottleneck, &[3, 4, 23, 3], 64, 4),
-    imagenet("wide_resnet50_2", Bottleneck, &[3, 4, 6, 3], 1, 128),
-    imagenet("wide_resnet101_2", Bottleneck, &[3, 4, 23, 3], 1, 128),
-    cifar("resnet20_cifar", &[3, 3, 3]),
-    cifar("resnet32_cifar", &[5, 5, 5]),
-    cifar("resnet44_cifar", &[7, 7, 7]),
-    cifar("resnet56_cifar", &[9, 9, 9]),
-    cifar("resnet110_cifar", &[18, 18, 18]),
-];
 
 #[cfg(test)]
 mod tests {

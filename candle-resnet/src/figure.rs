@@ -3,9 +3,14 @@
 //! [`Network`](crate::network::Network) fills it with trainable layers, [`Trunk`](crate::trunk::Trunk) with folded ones;
 //! what a block is, is said once.
 
+mod attention;
+mod pool;
+
 use candle_core::{Result, Tensor};
 
-use crate::blueprint::{Block, Blueprint, ConvNorm, MaxPool, Shortcut};
+use crate::architecture::GlobalPool;
+use crate::blueprint::{Block, Blueprint, ConvNorm, Pool, Shortcut, Stem};
+use attention::AttentionLayer;
 
 /// A convolution followed by its norm.
 pub(crate) trait ConvNormLayer {
@@ -13,74 +18,93 @@ pub(crate) trait ConvNormLayer {
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 }
 
-/// A network from pixels to the last feature map.
+/// Where a figure's layers get their tensors.
+pub(crate) trait Parameters {
+    /// What a convolution and its norm become.
+    type Layer: ConvNormLayer;
+
+    /// The layer of a convolution and its norm.
+    fn conv_norm(&self, unit: &ConvNorm) -> Result<Self::Layer>;
+
+    /// Any other tensor.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor>;
+}
+
+/// A network from pixels to pooled features.
 #[derive(Debug, Clone)]
 pub(crate) struct Figure<L> {
-    stem: L,
-    pool: Option<MaxPool>,
+    stem: StemLayers<L>,
     stages: Vec<Vec<ResidualBlock<L>>>,
+    global_pool: GlobalPool,
+}
+
+#[derive(Debug, Clone)]
+struct StemLayers<L> {
+    convs: Vec<L>,
+    pools: Vec<Pool>,
 }
 
 #[derive(Debug, Clone)]
 struct ResidualBlock<L> {
     convs: Vec<L>,
+    /// After the ReLU of which convolution, and what.
+    anti_alias: Option<(usize, Pool)>,
+    attention: Option<AttentionLayer>,
     shortcut: ShortcutLayer<L>,
 }
 
 #[derive(Debug, Clone)]
 enum ShortcutLayer<L> {
     Identity,
-    Projection(L),
+    Projection { pool: Option<Pool>, conv: L },
     ZeroPadded { stride: usize, padding: usize },
 }
 
 impl<L: ConvNormLayer> Figure<L> {
-    /// Builds every layer of `blueprint` with `layer`.
-    pub(crate) fn build(blueprint: &Blueprint, mut layer: impl FnMut(&ConvNorm) -> Result<L>) -> Result<Figure<L>> {
+    /// Builds every layer of `blueprint` over `parameters`.
+    pub(crate) fn build(blueprint: &Blueprint, parameters: &impl Parameters<Layer = L>) -> Result<Figure<L>> {
+        let stage = |blocks: &[Block]| blocks.iter().map(|block| ResidualBlock::build(block, parameters)).collect();
         Ok(Figure {
-            stem: layer(&blueprint.stem)?,
-            pool: blueprint.pool,
-            stages: blueprint
-                .stages
-                .iter()
-                .map(|stage| build_stage(&stage.blocks, &mut layer))
-                .collect::<Result<_>>()?,
+            stem: StemLayers::build(&blueprint.stem, parameters)?,
+            stages: blueprint.stages.iter().map(|blocks| stage(&blocks.blocks)).collect::<Result<_>>()?,
+            global_pool: blueprint.global_pool,
         })
     }
 
     /// (N, 3, H, W) → (N, C, H', W'), the last stage's map.
     pub(crate) fn feature_map(&self, images: &Tensor) -> Result<Tensor> {
-        let mut x = self.stem.forward(images)?.relu()?;
-        if let Some(pool) = self.pool {
-            x = max_pool_after_relu(&x, pool)?;
-        }
-        for block in self.stages.iter().flatten() {
-            x = block.forward(&x)?;
-        }
-        Ok(x)
+        let stem = self.stem.forward(images)?;
+        self.stages.iter().flatten().try_fold(stem, |x, block| block.forward(&x))
     }
 
-    /// (N, 3, H, W) → (N, D): the last map's mean over its pixels.
+    /// (N, 3, H, W) → (N, D): the last map, pooled over its pixels.
     pub(crate) fn features(&self, images: &Tensor) -> Result<Tensor> {
-        self.feature_map(images)?.mean((2, 3)) // (N, D, H', W') → (N, D)
+        pool::global(&self.feature_map(images)?, self.global_pool)
     }
 }
 
-fn build_stage<L>(blocks: &[Block], layer: &mut impl FnMut(&ConvNorm) -> Result<L>) -> Result<Vec<ResidualBlock<L>>> {
-    blocks.iter().map(|block| build_block(block, layer)).collect()
-}
+impl<L: ConvNormLayer> StemLayers<L> {
+    fn build(stem: &Stem, parameters: &impl Parameters<Layer = L>) -> Result<StemLayers<L>> {
+        Ok(StemLayers { convs: conv_norms(&stem.convs, parameters)?, pools: stem.pools.clone() })
+    }
 
-fn build_block<L>(block: &Block, layer: &mut impl FnMut(&ConvNorm) -> Result<L>) -> Result<ResidualBlock<L>> {
-    let convs = block.convs.iter().map(&mut *layer).collect::<Result<_>>()?;
-    let shortcut = match &block.shortcut {
-        Shortcut::Identity => ShortcutLayer::Identity,
-        Shortcut::Projection(projection) => ShortcutLayer::Projection(layer(projection)?),
-        &Shortcut::ZeroPadded { stride, padding } => ShortcutLayer::ZeroPadded { stride, padding },
-    };
-    Ok(ResidualBlock { convs, shortcut })
+    fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        let x = self.convs.iter().try_fold(images.clone(), |x, conv| conv.forward(&x)?.relu())?;
+        self.pools.iter().try_fold(x, |x, &pool| pool::forward(&x, pool))
+    }
 }
 
 impl<L: ConvNormLayer> ResidualBlock<L> {
+    fn build(block: &Block, parameters: &impl Parameters<Layer = L>) -> Result<ResidualBlock<L>> {
+        let attention = block.attention.as_ref();
+        Ok(ResidualBlock {
+            convs: conv_norms(&block.convs, parameters)?,
+            anti_alias: block.anti_alias.map(|pool| (block.strided_position(), pool)),
+            attention: attention.map(|attention| AttentionLayer::build(attention, parameters)).transpose()?,
+            shortcut: ShortcutLayer::build(&block.shortcut, parameters)?,
+        })
+    }
+
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         (self.residual(x)? + self.shortcut.forward(x)?)?.relu()
     }
@@ -88,36 +112,45 @@ impl<L: ConvNormLayer> ResidualBlock<L> {
     fn residual(&self, x: &Tensor) -> Result<Tensor> {
         let mut branch = x.clone();
         for (position, conv) in self.convs.iter().enumerate() {
-            if position > 0 {
+            branch = conv.forward(&branch)?;
+            if position + 1 < self.convs.len() {
                 branch = branch.relu()?;
             }
-            branch = conv.forward(&branch)?;
+            match self.anti_alias {
+                Some((after, pool)) if after == position => branch = pool::forward(&branch, pool)?,
+                _ => {}
+            }
         }
-        Ok(branch)
+        match &self.attention {
+            Some(attention) => attention.forward(&branch),
+            None => Ok(branch),
+        }
     }
 }
 
 impl<L: ConvNormLayer> ShortcutLayer<L> {
+    fn build(shortcut: &Shortcut, parameters: &impl Parameters<Layer = L>) -> Result<ShortcutLayer<L>> {
+        Ok(match shortcut {
+            Shortcut::Identity => ShortcutLayer::Identity,
+            Shortcut::Projection { pool, conv } => {
+                ShortcutLayer::Projection { pool: *pool, conv: parameters.conv_norm(conv)? }
+            }
+            &Shortcut::ZeroPadded { stride, padding } => ShortcutLayer::ZeroPadded { stride, padding },
+        })
+    }
+
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             ShortcutLayer::Identity => Ok(x.clone()),
-            ShortcutLayer::Projection(projection) => projection.forward(x),
+            ShortcutLayer::Projection { pool: None, conv } => conv.forward(x),
+            ShortcutLayer::Projection { pool: Some(pool), conv } => conv.forward(&pool::forward(x, *pool)?),
             &ShortcutLayer::ZeroPadded { stride, padding } => {
-                every_nth(&every_nth(x, 2, stride)?, 3, stride)?.pad_with_zeros(1, padding, padding)
+                pool::every_nth(&pool::every_nth(x, 2, stride)?, 3, stride)?.pad_with_zeros(1, padding, padding)
             }
         }
     }
 }
 
-/// Keeps positions 0, `n`, 2`n`, … of a dimension.
-fn every_nth(x: &Tensor, dimension: usize, n: usize) -> Result<Tensor> {
-    let kept = Tensor::arange_step(0u32, x.dim(dimension)? as u32, n as u32, x.device())?;
-    x.contiguous()?.index_select(&kept, dimension)
-}
-
-/// A max-pool of values that a ReLU has made non-negative, so that padding with zeros never wins over one of them.
-fn max_pool_after_relu(x: &Tensor, pool: MaxPool) -> Result<Tensor> {
-    x.pad_with_zeros(2, pool.padding, pool.padding)?
-        .pad_with_zeros(3, pool.padding, pool.padding)?
-        .max_pool2d_with_stride(pool.kernel, pool.stride)
+fn conv_norms<P: Parameters>(units: &[ConvNorm], parameters: &P) -> Result<Vec<P::Layer>> {
+    units.iter().map(|unit| parameters.conv_norm(unit)).collect()
 }

@@ -1,7 +1,7 @@
 //! Fresh weights as torchvision draws them, from a seed.
 //!
 //! Convolutions: Kaiming normal over the fan out, gain √2; norms: 1 and 0; `fc`: U(±1/√D) for weight and bias, as
-//! `torch.nn.Linear`. Each tensor draws from a stream of its own, named by seed and parameter, so that what else is
+//! `torch.nn.Linear`, and so the biases of a squeeze-excite and the kernel of an efficient channel attention. Each tensor draws from a stream of its own, named by seed and parameter, so that what else is
 //! drawn never changes it. The numbers are not PyTorch's, their distribution is.
 
 use candle_core::{Device, Result, Tensor, Var};
@@ -22,9 +22,8 @@ pub fn fresh_weights(architecture: &Architecture, classes: usize, seed: u64, dev
     let weights = VarMap::new();
     {
         let mut variables = weights.data().lock().map_err(|_| candle_core::Error::msg("the lock is poisoned"))?;
-        let blueprint = Blueprint::of(architecture);
-        for spec in blueprint.parameters(classes) {
-            let values = fresh_values(&spec, blueprint.feature_width, seed);
+        for spec in Blueprint::of(architecture).parameters(classes) {
+            let values = fresh_values(&spec, seed);
             let tensor = Tensor::from_vec(values, spec.shape.as_slice(), device)?;
             variables.insert(spec.name, Var::from_tensor(&tensor)?);
         }
@@ -32,14 +31,14 @@ pub fn fresh_weights(architecture: &Architecture, classes: usize, seed: u64, dev
     Ok(weights)
 }
 
-fn fresh_values(spec: &ParameterSpec, feature_width: usize, seed: u64) -> Vec<f32> {
+fn fresh_values(spec: &ParameterSpec, seed: u64) -> Vec<f32> {
     let count = spec.elements();
     let random = stream(&spec.name, seed);
     match spec.role {
         Role::Convolution => kaiming_normal(&spec.shape, random),
         Role::NormScale | Role::RunningVariance => vec![1.0; count],
         Role::NormShift | Role::RunningMean => vec![0.0; count],
-        Role::LinearWeight | Role::LinearBias => linear_uniform(count, feature_width, random),
+        Role::Dense { inputs } => linear_uniform(count, inputs, random),
     }
 }
 

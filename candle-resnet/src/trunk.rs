@@ -1,21 +1,22 @@
 //! The frozen form of a network, from pixels to pooled features: batch norms folded, no variable, no graph.
 //!
-//! Compiled once from the same weights as the trainable [`Network`](crate::network::Network). Holds no classifier.
+//! Compiled once from the same weights as the trainable [`Network`](crate::network::Network). Group norms depend on the image and
+//! stay. Holds no classifier.
 
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use candle_nn::VarMap;
+use candle_nn::{GroupNorm, Module, VarMap};
 
-use crate::architecture::Architecture;
-use crate::blueprint::{BATCH_NORM_EPSILON, Blueprint, ConvNorm};
+use crate::architecture::{Architecture, Norm};
+use crate::blueprint::{Blueprint, ConvNorm, NORM_EPSILON};
 use crate::features::FeatureExtractor;
-use crate::figure::{ConvNormLayer, Figure};
+use crate::figure::{ConvNormLayer, Figure, Parameters};
 
 /// A frozen network on one device; cheap to clone, safe to share between threads.
 #[derive(Debug, Clone)]
 pub struct Trunk {
-    figure: Figure<FoldedConvNorm>,
+    figure: Figure<FrozenConvNorm>,
     feature_width: usize,
     device: Device,
 }
@@ -31,7 +32,7 @@ impl Trunk {
     pub fn compile(architecture: &Architecture, weights: &VarMap, device: &Device) -> Result<Trunk> {
         let blueprint = Blueprint::of(architecture);
         let variables = weights.data().lock().map_err(|_| candle_core::Error::msg("the weights' lock is poisoned"))?;
-        let figure = Figure::build(&blueprint, |unit| FoldedConvNorm::fold(unit, &variables, device))?;
+        let figure = Figure::build(&blueprint, &FrozenWeights { variables: &variables, device })?;
         Ok(Trunk { figure, feature_width: blueprint.feature_width, device: device.clone() })
     }
 }
@@ -50,42 +51,92 @@ impl FeatureExtractor for Trunk {
     }
 }
 
-/// A convolution with the norm's scale in its weights and the norm's shift as its bias.
-#[derive(Debug, Clone)]
-struct FoldedConvNorm {
-    weight: Tensor, // (C', C / groups, K, K)
-    bias: Tensor,   // (1, C', 1, 1)
-    stride: usize,
-    padding: usize,
-    groups: usize,
+/// Detached copies of weights on a device.
+struct FrozenWeights<'a> {
+    variables: &'a HashMap<String, Var>,
+    device: &'a Device,
 }
 
-impl FoldedConvNorm {
-    fn fold(unit: &ConvNorm, weights: &HashMap<String, Var>, device: &Device) -> Result<FoldedConvNorm> {
-        let double = |layer: &str, suffix: &str| double_precision(weights, &format!("{layer}.{suffix}"));
-        let spread = (double(&unit.norm, "running_var")? + BATCH_NORM_EPSILON)?.sqrt()?;
-        let scale = (double(&unit.norm, "weight")? / spread)?; // (C')
-        let bias = (double(&unit.norm, "bias")? - (double(&unit.norm, "running_mean")? * &scale)?)?;
-        let weight = double(&unit.conv, "weight")?.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
-        Ok(FoldedConvNorm {
-            weight: weight.to_dtype(DType::F32)?.to_device(device)?,
-            bias: bias.to_dtype(DType::F32)?.to_device(device)?.reshape((1, (), 1, 1))?,
+impl Parameters for FrozenWeights<'_> {
+    type Layer = FrozenConvNorm;
+
+    fn conv_norm(&self, unit: &ConvNorm) -> Result<FrozenConvNorm> {
+        let (weight, norm) = match unit.norm_kind {
+            Norm::Batch => self.fold(unit)?,
+            Norm::Group { groups } => (self.single(&unit.conv, "weight")?, self.group_norm(unit, groups)?),
+        };
+        Ok(FrozenConvNorm {
+            weight,
+            norm,
             stride: unit.stride,
             padding: unit.padding(),
+            dilation: unit.dilation,
             groups: unit.groups,
         })
     }
-}
 
-impl ConvNormLayer for FoldedConvNorm {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.conv2d(&self.weight, self.padding, self.stride, 1, self.groups)?.broadcast_add(&self.bias)
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.place(&self.double(name)?)?.reshape(shape)
     }
 }
 
-/// A detached copy of the variable `name` on the CPU, where every dtype is at hand.
-fn double_precision(weights: &HashMap<String, Var>, name: &str) -> Result<Tensor> {
-    let variable =
-        weights.get(name).ok_or_else(|| candle_core::Error::msg(format!("the weights hold no tensor `{name}`")))?;
-    variable.as_detached_tensor().to_device(&Device::Cpu)?.to_dtype(DType::F64)
+impl FrozenWeights<'_> {
+    /// The convolution's weight times the norm's scale, and what remains of the norm.
+    fn fold(&self, unit: &ConvNorm) -> Result<(Tensor, FrozenNorm)> {
+        let of_norm = |suffix: &str| self.double(&format!("{}.{suffix}", unit.norm));
+        let spread = (of_norm("running_var")? + NORM_EPSILON)?.sqrt()?;
+        let scale = (of_norm("weight")? / spread)?; // (C')
+        let bias = (of_norm("bias")? - (of_norm("running_mean")? * &scale)?)?;
+        let weight = self.double(&format!("{}.weight", unit.conv))?.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
+        Ok((self.place(&weight)?, FrozenNorm::Bias(self.place(&bias)?.reshape((1, (), 1, 1))?)))
+    }
+
+    fn group_norm(&self, unit: &ConvNorm, groups: usize) -> Result<FrozenNorm> {
+        let (scale, shift) = (self.single(&unit.norm, "weight")?, self.single(&unit.norm, "bias")?);
+        Ok(FrozenNorm::Group(GroupNorm::new(scale, shift, unit.out_channels, groups, NORM_EPSILON)?))
+    }
+
+    fn single(&self, layer: &str, suffix: &str) -> Result<Tensor> {
+        self.place(&self.double(&format!("{layer}.{suffix}"))?)
+    }
+
+    fn place(&self, tensor: &Tensor) -> Result<Tensor> {
+        tensor.to_dtype(DType::F32)?.to_device(self.device)
+    }
+
+    /// A detached copy of the variable `name` on the CPU, where every dtype is at hand.
+    fn double(&self, name: &str) -> Result<Tensor> {
+        let variable = self.variables.get(name);
+        let variable =
+            variable.ok_or_else(|| candle_core::Error::msg(format!("the weights hold no tensor `{name}`")))?;
+        variable.as_detached_tensor().to_device(&Device::Cpu)?.to_dtype(DType::F64)
+    }
+}
+
+/// A convolution and what of its norm was not folded into its weight.
+#[derive(Debug, Clone)]
+struct FrozenConvNorm {
+    weight: Tensor, // (C', C / groups, K, K)
+    norm: FrozenNorm,
+    stride: usize,
+    padding: usize,
+    dilation: usize,
+    groups: usize,
+}
+
+#[derive(Debug, Clone)]
+enum FrozenNorm {
+    /// A batch norm's shift, (1, C', 1, 1).
+    Bias(Tensor),
+    Group(GroupNorm),
+}
+
+impl ConvNormLayer for FrozenConvNorm {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = x.conv2d(&self.weight, self.padding, self.stride, self.dilation, self.groups)?;
+        match &self.norm {
+            FrozenNorm::Bias(bias) => x.broadcast_add(bias),
+            FrozenNorm::Group(norm) => norm.forward(&x),
+        }
+    }
 }

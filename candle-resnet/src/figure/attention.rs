@@ -1,0 +1,52 @@
+//! Weighs the channels of a map by their means.
+
+use candle_core::{Module, Result, Tensor};
+use candle_nn::Linear;
+
+use super::Parameters;
+use crate::blueprint::Attention;
+
+/// The layers of an [`Attention`].
+#[derive(Debug, Clone)]
+pub(super) enum AttentionLayer {
+    SqueezeExcite { fc1: Linear, fc2: Linear },
+    EfficientChannel { kernel: Tensor }, // (1, 1, K)
+}
+
+impl AttentionLayer {
+    pub(super) fn build(attention: &Attention, parameters: &impl Parameters) -> Result<AttentionLayer> {
+        Ok(match *attention {
+            Attention::SqueezeExcite { ref name, channels, inner } => AttentionLayer::SqueezeExcite {
+                fc1: dense(&format!("{name}.fc1"), channels, inner, parameters)?,
+                fc2: dense(&format!("{name}.fc2"), inner, channels, parameters)?,
+            },
+            Attention::EfficientChannel { ref name, kernel } => AttentionLayer::EfficientChannel {
+                kernel: parameters.tensor(&format!("{name}.conv.weight"), &[1, 1, kernel])?,
+            },
+        })
+    }
+
+    /// (N, C, H, W) → (N, C, H, W)
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let means = x.mean((2, 3))?; // (N, C)
+        let weights = candle_nn::ops::sigmoid(&self.scores(&means)?)?;
+        x.broadcast_mul(&weights.unsqueeze(2)?.unsqueeze(3)?)
+    }
+
+    /// (N, C) → (N, C)
+    fn scores(&self, means: &Tensor) -> Result<Tensor> {
+        match self {
+            AttentionLayer::SqueezeExcite { fc1, fc2 } => fc2.forward(&fc1.forward(means)?.relu()?),
+            AttentionLayer::EfficientChannel { kernel } => {
+                means.unsqueeze(1)?.conv1d(kernel, kernel.dim(2)? / 2, 1, 1, 1)?.squeeze(1)
+            }
+        }
+    }
+}
+
+/// A 1×1 convolution on one pixel.
+fn dense(name: &str, inputs: usize, outputs: usize, parameters: &impl Parameters) -> Result<Linear> {
+    let weight = parameters.tensor(&format!("{name}.weight"), &[outputs, inputs, 1, 1])?;
+    let bias = parameters.tensor(&format!("{name}.bias"), &[outputs])?;
+    Ok(Linear::new(weight.reshape((outputs, inputs))?, Some(bias)))
+}

@@ -1,0 +1,153 @@
+//! Pools over maps (N, C, H, W), each made of operations that candle differentiates.
+
+use candle_core::{Result, Tensor};
+
+use crate::architecture::GlobalPool;
+use crate::blueprint::Pool;
+
+/// (N, C, H, W) → (N, C, H', W')
+pub(super) fn forward(x: &Tensor, pool: Pool) -> Result<Tensor> {
+    match pool {
+        Pool::Max { stride } => max_after_relu(x, stride),
+        Pool::Average => cut_to_even(&cut_to_even(x, 2)?, 3)?.avg_pool2d(2),
+        Pool::AverageToTheEdge => extend_to_even(&extend_to_even(x, 2)?, 3)?.avg_pool2d(2),
+        Pool::AverageSameSize => mean_with_next(&mean_with_next(x, 2)?, 3),
+        Pool::Blur { stride } => blur(&blur(x, 2, stride)?, 3, stride),
+    }
+}
+
+/// (N, C, H, W) → (N, D)
+pub(super) fn global(x: &Tensor, pool: GlobalPool) -> Result<Tensor> {
+    let mean = || x.mean((2, 3));
+    let max = || x.flatten_from(2)?.max(2);
+    match pool {
+        GlobalPool::Average => mean(),
+        GlobalPool::Max => max(),
+        GlobalPool::AverageMax => (mean()? + max()?)? * 0.5,
+        GlobalPool::AverageThenMax => Tensor::cat(&[mean()?, max()?], 1),
+    }
+}
+
+/// Keeps positions 0, `n`, 2`n`, … of a dimension.
+pub(super) fn every_nth(x: &Tensor, dimension: usize, n: usize) -> Result<Tensor> {
+    let kept = Tensor::arange_step(0u32, x.dim(dimension)? as u32, n as u32, x.device())?;
+    x.contiguous()?.index_select(&kept, dimension)
+}
+
+/// A 3×3 max-pool of values that a ReLU has made non-negative, so that padding with zeros never wins over one of them.
+fn max_after_relu(x: &Tensor, stride: usize) -> Result<Tensor> {
+    x.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?.max_pool2d_with_stride(3, stride)
+}
+
+/// Leaves out an odd dimension's last position: the pool would not read it, but candle would give it a gradient.
+fn cut_to_even(x: &Tensor, dimension: usize) -> Result<Tensor> {
+    x.narrow(dimension, 0, x.dim(dimension)? / 2 * 2)
+}
+
+/// Doubles an odd dimension's last position: the mean of a pixel and its copy is the pixel.
+fn extend_to_even(x: &Tensor, dimension: usize) -> Result<Tensor> {
+    let odd = x.dim(dimension)? % 2;
+    x.pad_with_same(dimension, 0, odd)
+}
+
+/// The mean of every position and the next one; after the last comes zero.
+fn mean_with_next(x: &Tensor, dimension: usize) -> Result<Tensor> {
+    let next = x.narrow(dimension, 1, x.dim(dimension)? - 1)?.pad_with_zeros(dimension, 0, 1)?;
+    (x + next)? * 0.5
+}
+
+/// (1, 2, 1) / 4 along a dimension that is reflected at both ends, at every `stride`-th position.
+///
+/// Both directions in turn make the binomial 3×3 filter, without a convolution for every channel.
+fn blur(x: &Tensor, dimension: usize, stride: usize) -> Result<Tensor> {
+    let size = x.dim(dimension)?;
+    if size < 2 {
+        candle_core::bail!("a map of one pixel cannot be blurred: the image is too small for this network");
+    }
+    let x = x.contiguous()?;
+    let taps = |neighbour: fn(usize, usize) -> usize| {
+        let positions: Vec<u32> = (0..size).step_by(stride).map(|centre| neighbour(centre, size) as u32).collect();
+        x.index_select(&Tensor::new(positions, x.device())?, dimension)
+    };
+    let before = taps(|centre, _| centre.abs_diff(1));
+    let after = taps(|centre, size| if centre + 1 < size { centre + 1 } else { size - 2 });
+    ((before? + after?)? * 0.25)? + (taps(|centre, _| centre)? * 0.5)?
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    /// One channel of 0, 1, 2, … in rows.
+    fn ramp(height: usize, width: usize) -> Tensor {
+        let values = Tensor::arange(0f32, (height * width) as f32, &Device::Cpu).unwrap();
+        values.reshape((1, 1, height, width)).unwrap()
+    }
+
+    fn values(x: &Tensor) -> Vec<Vec<f32>> {
+        x.squeeze(0).unwrap().squeeze(0).unwrap().to_vec2().unwrap()
+    }
+
+    #[test]
+    fn average_to_the_edge_takes_the_pixels_there_are() {
+        let pooled = forward(&ramp(3, 3), Pool::AverageToTheEdge).unwrap();
+        assert_eq!(values(&pooled), [[2.0, 3.5], [6.5, 8.0]]);
+        let cut = forward(&ramp(3, 3), Pool::Average).unwrap();
+        assert_eq!(values(&cut), [[2.0]]);
+    }
+
+    #[test]
+    fn average_of_the_same_size_counts_zeros_beyond_the_edge() {
+        let pooled = forward(&ramp(2, 2), Pool::AverageSameSize).unwrap();
+        assert_eq!(values(&pooled), [[1.5, 1.0], [1.25, 0.75]]);
+    }
+
+    #[test]
+    fn blur_reflects_at_the_edges() {
+        // Reflected rows of a ramp: 1 0 1 2 1, so that position 0 becomes (1 + 0 + 1) / 4 and position 2 (1 + 4 + 1) / 4.
+        let blurred = forward(&ramp(1, 3).broadcast_as((1, 1, 2, 3)).unwrap(), Pool::Blur { stride: 2 }).unwrap();
+        assert_eq!(values(&blurred), [[0.5, 1.5]]);
+    }
+
+    #[test]
+    fn blurring_one_pixel_is_an_error() {
+        let message = forward(&ramp(1, 1), Pool::Blur { stride: 2 }).unwrap_err().to_string();
+        assert!(message.contains("too small"), "{message}");
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_blueprint() {
+        let pools = [Pool::Max { stride: 2 }, Pool::Average, Pool::AverageToTheEdge, Pool::AverageSameSize];
+        for pool in
+            pools.into_iter().chain([Pool::Max { stride: 1 }, Pool::Blur { stride: 1 }, Pool::Blur { stride: 2 }])
+        {
+            for size in [2, 3, 7, 8] {
+                let pooled = forward(&ramp(size, size), pool).unwrap();
+                assert_eq!(pooled.dims()[2..], [pool.output_size(size); 2], "{pool:?} of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn global_pools_are_mean_and_maximum() {
+        let pooled = |pool| global(&ramp(2, 2), pool).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(pooled(GlobalPool::Average), [1.5]);
+        assert_eq!(pooled(GlobalPool::Max), [3.0]);
+        assert_eq!(pooled(GlobalPool::AverageMax), [2.25]);
+        assert_eq!(pooled(GlobalPool::AverageThenMax), [1.5, 3.0]);
+    }
+
+    #[test]
+    fn gradients_flow_through_every_pool_of_a_block() {
+        for pool in [Pool::Average, Pool::AverageToTheEdge, Pool::AverageSameSize, Pool::Blur { stride: 2 }] {
+            let x = Var::from_tensor(&ramp(3, 3)).unwrap();
+            let sum = forward(&x, pool).unwrap().sum_all().unwrap();
+            let gradient = sum.backward().unwrap().get(&x).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            let outputs = pool.output_size(3) * pool.output_size(3);
+            let expected = if pool == Pool::AverageSameSize { 6.25 } else { outputs as f32 };
+            assert_eq!(gradient, expected, "{pool:?}");
+        }
+    }
+}
