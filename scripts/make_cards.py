@@ -1,9 +1,9 @@
-"""Writes models/cards.json and models/imagenet1k.tsv from the timm and torchvision packages.
+"""Writes models/cards.json, models/imagenet1k.tsv and models/imagenet12k.tsv from the timm and torchvision packages.
 
     python scripts/make_cards.py          (timm 1.0.31, torchvision 0.29.2)
 
-One card for every tag that timm has of the architectures below. Sizes, crop and interpolation are those that the weights
-are *evaluated* with: timm's test_input_size and test_crop_pct where they are given.
+One card for every published tag of timm's ResNets, torchvision's weights among them. Sizes, crop and interpolation are
+those that the weights are *evaluated* with: timm's test_input_size and test_crop_pct where they are given.
 """
 import json
 from pathlib import Path
@@ -15,8 +15,11 @@ from timm.models import generate_default_cfgs  # noqa: F401  (fails early where 
 from timm.models._registry import _model_pretrained_cfgs as CONFIGS
 from torchvision.models import get_model_weights
 
-ARCHITECTURES = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d
+# torchvision's first, in its order, then timm's by name: the order in which `finetune models` lists them.
+TORCHVISION = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d
 wide_resnet50_2 wide_resnet101_2""".split()
+ARCHITECTURES = TORCHVISION + [name for name in timm.list_models(module="resnet") if name not in TORCHVISION]
+LABELS = {1000: "imagenet1k", 11821: "imagenet12k", 0: None}
 TORCHVISION_TAGS = {"tv_in1k": "IMAGENET1K_V1", "tv2_in1k": "IMAGENET1K_V2"}
 MODELS = Path(__file__).resolve().parent.parent / "models"
 
@@ -38,7 +41,9 @@ def card(name, config):
         "repository": config.hf_hub_id,
         "file": "model.safetensors",
         "classes": config.num_classes,
-        "labels": "imagenet1k",
+        "labels": LABELS[config.num_classes],
+        "first_conv": config.first_conv,
+        "classifier": config.classifier,
         "input_size": size,
         "crop_pct": config.test_crop_pct or config.crop_pct,
         "interpolation": config.interpolation,
@@ -56,23 +61,32 @@ def card(name, config):
 
 
 def default_first(item):
+    """By architecture, its default first: torchvision's first weights, else the tag that timm takes."""
     name, _ = item
     architecture, tag = name.split(".", 1)
-    return ARCHITECTURES.index(architecture), tag != "tv_in1k"
+    default = timm.get_pretrained_cfg(architecture).tag
+    return ARCHITECTURES.index(architecture), tag != "tv_in1k", tag != default
+
+
+def write_labels(name, rows):
+    lines = [f"{synset}\t{label}\n" for synset, label in rows]
+    (MODELS / f"{name}.tsv").write_text("".join(lines))
+    return len(lines)
 
 
 def main():
     tagged = {name: config for name, config in CONFIGS.items() if "." in name and name.split(".")[0] in ARCHITECTURES}
-    classified = {name: config for name, config in tagged.items() if config.num_classes == 1000}
-    cards = [card(name, config) for name, config in sorted(classified.items(), key=default_first)]
+    published = {name: config for name, config in tagged.items() if config.hf_hub_id}
+    cards = [card(name, config) for name, config in sorted(published.items(), key=default_first)]
     lines = ",\n".join(json.dumps(entry) for entry in cards)
     (MODELS / "cards.json").write_text(f"[\n{lines}\n]\n")
 
-    synsets = ImageNetInfo("imagenet-1k").label_names()
     names = get_model_weights("resnet18")["IMAGENET1K_V1"].meta["categories"]
-    rows = [f"{synset}\t{name}\n" for synset, name in zip(synsets, names, strict=True)]
-    (MODELS / "imagenet1k.tsv").write_text("".join(rows))
-    print(f"{len(cards)} cards and {len(rows)} labels, timm {timm.__version__}, torchvision {torchvision.__version__}")
+    synsets = ImageNetInfo("imagenet-1k").label_names()
+    small = write_labels("imagenet1k", zip(synsets, names, strict=True))
+    info = ImageNetInfo("imagenet-12k")
+    large = write_labels("imagenet12k", ((info.index_to_label_name(i), info.index_to_description(i)) for i in range(info.num_classes())))
+    print(f"{len(cards)} cards, {small} and {large} labels, timm {timm.__version__}, torchvision {torchvision.__version__}")
 
 
 if __name__ == "__main__":

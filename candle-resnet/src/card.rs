@@ -20,10 +20,14 @@ pub struct ModelCard {
     pub repository: String,
     /// File in the repository.
     pub file: String,
-    /// Outputs of the classifier.
+    /// Outputs of the classifier; 0 where the file holds none and offers features only.
     pub classes: usize,
-    /// Name of the [`LabelSet`](crate::labels::LabelSet).
-    pub labels: String,
+    /// Name of the [`LabelSet`](crate::labels::LabelSet), where the classes are known.
+    pub labels: Option<String>,
+    /// Name of the first convolution: `conv1.0` where the stem is deep.
+    pub first_conv: String,
+    /// Name of the classifier.
+    pub classifier: String,
     /// Side of the square that the weights are evaluated with, in pixels.
     pub input_size: usize,
     /// `input_size` over the side that the shorter side of a photo is resized to.
@@ -60,7 +64,7 @@ impl ModelCard {
         CARDS.iter().find(|card| card.name == name)
     }
 
-    /// What a bare architecture's name means: torchvision's IMAGENET1K_V1.
+    /// What a bare architecture's name means: torchvision's IMAGENET1K_V1 where there is one, else timm's default.
     pub fn default_of(architecture: &str) -> Option<&'static ModelCard> {
         CARDS.iter().find(|card| card.architecture == architecture)
     }
@@ -101,6 +105,7 @@ pub fn crop_fraction(crop: usize, resize: usize) -> f64 {
 mod tests {
     use super::*;
     use crate::architecture::Architecture;
+    use crate::blueprint::Blueprint;
     use crate::labels::LabelSet;
 
     #[test]
@@ -110,9 +115,29 @@ mod tests {
         assert_eq!(cards.len(), ModelCard::all().len());
         for card in &cards {
             assert!(Architecture::named(&card.architecture).is_some(), "{}", card.name);
-            assert_eq!(LabelSet::named(&card.labels).map(|labels| labels.names.len()), Some(card.classes));
+            let labels = card.labels.as_deref().map(|labels| LabelSet::named(labels).unwrap());
+            assert_eq!(labels.map_or(0, |labels| labels.names.len()), card.classes, "{}", card.name);
             assert_eq!(card.name, format!("{}.{}", card.architecture, card.tag()));
+            card.preprocessing().validate().unwrap();
         }
+    }
+
+    #[test]
+    fn cards_name_the_layers_of_their_networks() {
+        for card in ModelCard::all() {
+            let blueprint = Blueprint::of(Architecture::named(&card.architecture).unwrap());
+            assert_eq!(blueprint.stem.convs[0].conv, card.first_conv, "{}", card.name);
+            assert_eq!(card.classifier, "fc", "{}", card.name);
+        }
+    }
+
+    #[test]
+    fn every_published_tag_has_a_card() {
+        assert_eq!(ModelCard::all().len(), 150);
+        let architectures: std::collections::BTreeSet<&str> =
+            ModelCard::all().iter().map(|card| card.architecture.as_str()).collect();
+        assert_eq!(architectures.len(), 64);
+        assert_eq!(ModelCard::all().iter().filter(|card| card.top1_source.is_some()).count(), 17);
     }
 
     #[test]
@@ -120,6 +145,13 @@ mod tests {
         for name in ["resnet18", "resnet50", "resnext101_64x4d", "wide_resnet101_2"] {
             assert_eq!(ModelCard::default_of(name).map(ModelCard::tag), Some("tv_in1k"));
         }
+    }
+
+    #[test]
+    fn other_bare_names_mean_timms_default() {
+        assert_eq!(ModelCard::default_of("resnet50d").map(ModelCard::tag), Some("ra2_in1k"));
+        assert_eq!(ModelCard::default_of("resnetaa50d").map(ModelCard::tag), Some("sw_in12k_ft_in1k"));
+        assert_eq!(ModelCard::default_of("resnet200"), None); // nobody published weights
     }
 
     #[test]

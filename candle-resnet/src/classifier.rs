@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use candle_nn::{Linear, Module};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::features::FeatureExtractor;
 use crate::model::Model;
 use crate::preprocess::{self, Photo, Preprocessing};
@@ -34,6 +34,9 @@ pub struct Prediction {
 
 impl Classifier {
     pub(crate) fn new(model: &Model, device: &Device) -> Result<Classifier> {
+        if model.classes == 0 {
+            return Err(Error::FeaturesOnly(model.provenance.model.clone()));
+        }
         let mut tensors = weights::tensors(&model.weights)?;
         let mut take = |name: &str| match tensors.remove(name) {
             Some(tensor) => tensor.to_device(device),
@@ -109,5 +112,36 @@ impl Classifier {
     /// Name of an output, or `class 3` where nobody named it.
     pub fn label(&self, index: usize) -> String {
         self.label_names.get(index).cloned().unwrap_or_else(|| format!("class {index}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::Architecture;
+    use crate::initialise::fresh_weights;
+    use crate::model::Provenance;
+
+    fn model(classes: usize) -> Model {
+        let architecture = Architecture::named("test_resnet").unwrap();
+        Model {
+            architecture,
+            classes,
+            label_names: Vec::new(),
+            synsets: &[],
+            preprocessing: architecture.default_preprocessing(),
+            weights: fresh_weights(architecture, classes, 0, &Device::Cpu).unwrap(),
+            provenance: Provenance { model: "test_resnet".into(), ..Provenance::default() },
+        }
+    }
+
+    #[test]
+    fn a_model_without_classes_gives_features_but_no_classifier() {
+        let image = Tensor::zeros((1, 3, 64, 64), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let features = model(0).trunk(&Device::Cpu).unwrap().features(&image).unwrap();
+        assert_eq!(features.dims(), [1, 96]);
+        let error = model(0).classifier(&Device::Cpu).unwrap_err();
+        assert_eq!(error.to_string(), "`test_resnet` has no classifier, only features");
+        assert_eq!(model(3).classifier(&Device::Cpu).unwrap().classify(&features).unwrap().dims(), [1, 3]);
     }
 }

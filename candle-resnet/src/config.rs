@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::architecture::Architecture;
+use crate::blueprint::Blueprint;
 use crate::card::{crop_fraction, resize_side};
 use crate::preprocess::{Interpolation, Preprocessing};
 
@@ -164,7 +165,7 @@ impl ModelConfig {
             "std": shortest(std),
             "num_classes": self.classes,
             "pool_size": [crop.div_ceil(32), crop.div_ceil(32)],
-            "first_conv": "conv1",
+            "first_conv": Blueprint::of(self.architecture).stem.convs.first().map(|first| &first.conv),
             "classifier": "fc",
             "license": self.license,
             "origin_url": self.origin_url,
@@ -303,6 +304,16 @@ mod tests {
         config.label_names = Some(vec!["ants".into(), "bees".into()]);
         config.origin_url = Some("https://example.org".into());
         assert_eq!(ModelConfig::parse(&config.to_json()).unwrap(), config);
+    }
+
+    #[test]
+    fn first_convolution_of_a_deep_stem_is_named() {
+        let config = |name: &str| {
+            let text = format!(r#"{{"architecture": "{name}", "num_classes": 2}}"#);
+            ModelConfig::parse(&text).unwrap().to_json()
+        };
+        assert!(config("resnet50d").contains(r#""first_conv": "conv1.0""#));
+        assert!(config("resnet50").contains(r#""first_conv": "conv1""#));
     }
 
     #[test]

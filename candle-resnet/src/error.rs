@@ -53,6 +53,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A model that was published without a classifier.
+    #[error("`{0}` has no classifier, only features")]
+    FeaturesOnly(String),
     /// A weights file that was not read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -88,6 +91,7 @@ impl Error {
             Error::Weights { .. } => {
                 Some("check that the network named is the one that the weights were trained for".into())
             }
+            Error::FeaturesOnly(_) => Some("train a classifier on its features with `finetune train`".into()),
             Error::Checkpoint(error) => error.hint(),
             Error::Hub(error) => error.hint(),
             Error::Photo(error) => error.hint(),

@@ -1,6 +1,7 @@
 //! Label sets that ship with the program.
 //!
-//! ImageNet-1k's names are torchvision's, its synsets WordNet's, in the order of the networks' outputs.
+//! ImageNet-1k's names are torchvision's, ImageNet-12k's are all of a synset's lemmas, as timm has them; the synsets are
+//! WordNet's. All in the order of the networks' outputs.
 
 use std::sync::LazyLock;
 
@@ -15,12 +16,15 @@ pub struct LabelSet {
 
 static IMAGENET_1K: LazyLock<LabelSet> =
     LazyLock::new(|| LabelSet::parse(include_str!(concat!(env!("MODELS"), "/imagenet1k.tsv"))));
+static IMAGENET_12K: LazyLock<LabelSet> =
+    LazyLock::new(|| LabelSet::parse(include_str!(concat!(env!("MODELS"), "/imagenet12k.tsv"))));
 
 impl LabelSet {
     /// The set that cards call `name`.
     pub fn named(name: &str) -> Option<&'static LabelSet> {
         match name {
             "imagenet1k" => Some(&IMAGENET_1K),
+            "imagenet12k" => Some(&IMAGENET_12K),
             _ => None,
         }
     }
@@ -43,5 +47,12 @@ mod tests {
         assert_eq!((labels.names.len(), labels.synsets.len()), (1000, 1000));
         assert_eq!((labels.names[2].as_str(), labels.synsets[2].as_str()), ("great white shark", "n01484850"));
         assert_eq!(labels.names[999], "toilet tissue");
+    }
+
+    #[test]
+    fn imagenets_larger_subset_has_its_classes_in_order() {
+        let labels = LabelSet::named("imagenet12k").unwrap();
+        assert_eq!((labels.names.len(), labels.synsets.len()), (11_821, 11_821));
+        assert_eq!((labels.names[5].as_str(), labels.synsets[0].as_str()), ("food, nutrient", "n00005787"));
     }
 }

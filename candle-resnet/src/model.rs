@@ -126,7 +126,7 @@ pub struct WeightsFile {
 pub struct Model {
     /// The network's shape.
     pub architecture: &'static Architecture,
-    /// Outputs of the classifier.
+    /// Outputs of the classifier; 0 where there is none and the model offers features only.
     pub classes: usize,
     /// Names of the classes, in the order of the outputs; empty where nobody said.
     pub label_names: Vec<String>,
@@ -169,7 +169,7 @@ impl Model {
     /// The whole network with labels and preprocessing, ready to predict on `device`.
     ///
     /// # Errors
-    /// If the device has no room.
+    /// If the model offers features only, or the device has no room.
     pub fn classifier(&self, device: &Device) -> Result<Classifier> {
         Classifier::new(self, device)
     }
@@ -271,7 +271,7 @@ fn describe_card(card: &'static ModelCard, name: &str) -> Result<Description> {
     Ok(Description {
         architecture: architecture_of(card)?,
         classes: Some(card.classes),
-        labels: Labels::Set(&card.labels),
+        labels: labels_of(card),
         preprocessing: card.preprocessing(),
         provenance: Provenance {
             model: name.into(),
@@ -294,7 +294,7 @@ fn describe_with(name: &str, source: WeightsSource) -> Result<Description> {
     // A bare name says nothing of how the weights were trained; a tag does.
     let tagged = card.filter(|card| card.name == name);
     let labels = match (&source, card) {
-        (WeightsSource::File(_), Some(card)) => Labels::Set(&card.labels),
+        (WeightsSource::File(_), Some(card)) => labels_of(card),
         _ => Labels::Unknown,
     };
     Ok(Description {
@@ -349,6 +349,10 @@ fn describe_config(name: &str, config: ModelConfig, provenance: Provenance, sour
 
 fn architecture_of(card: &ModelCard) -> Result<&'static Architecture> {
     Architecture::named(&card.architecture).ok_or_else(|| Error::NoPretrained(card.name.clone()))
+}
+
+fn labels_of(card: &'static ModelCard) -> Labels {
+    card.labels.as_deref().map_or(Labels::Unknown, Labels::Set)
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {

@@ -61,10 +61,12 @@ impl Blueprint {
         stem.chain(blocks.flat_map(block_parameters)).collect()
     }
 
-    /// Every tensor of the whole state dict, in order.
+    /// Every tensor of the whole state dict, in order; without a classifier where there are no classes.
     pub fn parameters(&self, classes: usize) -> Vec<ParameterSpec> {
         let mut parameters = self.trunk_parameters();
-        parameters.extend(classifier_parameters(self.feature_width, classes));
+        if classes > 0 {
+            parameters.extend(classifier_parameters(self.feature_width, classes));
+        }
         parameters
     }
 }

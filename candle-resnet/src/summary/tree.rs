@@ -13,8 +13,7 @@ pub fn layer_tree(architecture: &Architecture, classes: usize) -> String {
     tree.stem(&blueprint.stem);
     blueprint.stages.iter().for_each(|stage| tree.stage(stage));
     tree.global_pool(blueprint.global_pool);
-    let width = blueprint.feature_width;
-    tree.line(&format!("(fc): Linear(in_features={width}, out_features={classes}, bias=True)"));
+    tree.classifier(blueprint.feature_width, classes);
     tree.close();
     tree.text
 }
@@ -209,6 +208,13 @@ impl Tree {
         };
         let flatten = "Flatten(start_dim=1, end_dim=-1)";
         self.module("global_pool", &format!("SelectAdaptivePool2d(pool_type={kind}, flatten={flatten})"));
+    }
+
+    fn classifier(&mut self, width: usize, classes: usize) {
+        match classes {
+            0 => self.module("fc", "Identity()"),
+            _ => self.module("fc", &format!("Linear(in_features={width}, out_features={classes}, bias=True)")),
+        }
     }
 }
 
