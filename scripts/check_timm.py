@@ -16,8 +16,7 @@ from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
 FINETUNE = ROOT / "target/release/finetune"
-ARCHITECTURES = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d
-wide_resnet50_2 wide_resnet101_2""".split()
+ARCHITECTURES = timm.list_models(module="resnet")
 # Small inputs: what is checked is the file, not the photos.
 TRAINING = ["--no-pretrained", "--epochs", "2", "--input-size", "64", "--no-refit"]
 

@@ -21,6 +21,7 @@ const TOLERANCE: f64 = 1e-4;
 
 #[derive(Deserialize)]
 struct Row {
+    source: String,
     model: String,
     input: Vec<usize>,
     parameters: usize,
@@ -95,6 +96,27 @@ fn difference(what: &str, ours: &Tensor, heads: &[Vec<f32>], norms: &[f64]) -> f
     rows.fold(0.0, f64::max)
 }
 
+/// The network and the input as the first columns of a table.
+fn describe(row: &Row, architecture: &Architecture) -> String {
+    let blueprint = Blueprint::of(architecture);
+    let classifier = (blueprint.feature_width * row.classes) as u64;
+    let multiply_adds = classifier + blueprint.costs(224).iter().map(|cost| cost.multiply_adds).sum::<u64>();
+    let options = match (row.output_stride, &row.global_pool) {
+        (None, None) => String::new(),
+        (stride, pool) => format!(", stride {}, {}", stride.unwrap_or(32), pool.as_deref().unwrap_or("avg")),
+    };
+    format!(
+        "| {} | {}{options} | {:.2} | {:.2} | {} | {}×{}",
+        row.source,
+        row.model,
+        row.parameters as f64 / 1e6,
+        multiply_adds as f64 / 1e9,
+        row.feature_dim,
+        row.input[2],
+        row.input[3]
+    )
+}
+
 /// (N, D) → (N, classes), with the classifier among `weights`.
 fn classify(weights: &VarMap, features: &Tensor) -> Tensor {
     let tensors = weights::tensors(weights).unwrap();
@@ -129,11 +151,8 @@ fn check_row(row: &Row) {
     let of_trunk = difference(&what("trunk", "features"), &features, &row.features_head, &row.features_l2);
     let logits = classify(&map, &features);
     let of_frozen = difference(&what("trunk", "logits"), &logits, &row.logits_head, &row.logits_l2);
-    let options = (row.output_stride, &row.global_pool);
-    println!(
-        "{}\t{:?}\t{options:?}\t{of_logits:.1e}\t{of_features:.1e}\t{of_frozen:.1e}\t{of_trunk:.1e}",
-        row.model, row.input
-    );
+    let differences = [of_logits, of_features, of_frozen, of_trunk].map(|value| format!("{value:.1e}"));
+    println!("{} | {} |", describe(row, architecture), differences.join(" | ")); // scripts/golden/make_table.sh
 }
 
 #[test]
