@@ -88,6 +88,16 @@ mod tests {
     }
 
     #[test]
+    fn biases_of_attention_are_bounded_by_their_inputs() {
+        let blueprint = Blueprint::of(Architecture::named("seresnet50").unwrap());
+        let parameters = blueprint.trunk_parameters();
+        let bias = parameters.iter().find(|spec| spec.name == "layer4.0.se.fc2.bias").unwrap();
+        let largest = fresh_values(bias, 0).into_iter().fold(0f32, |largest, b| largest.max(b.abs()));
+        let bound = 1.0 / 128f32.sqrt();
+        assert!(largest <= bound && largest > 0.98 * bound, "{largest}");
+    }
+
+    #[test]
     fn classifier_is_bounded_by_its_inputs() {
         let weights = values(0, "fc.weight");
         let largest = weights.iter().fold(0f32, |largest, w| largest.max(w.abs()));

@@ -75,11 +75,9 @@ struct Step {
 
 impl Resolution {
     fn after_stem(architecture: &Architecture) -> Resolution {
-        let stride = match architecture.stem_pool {
-            StemPool::None => 1,
-            StemPool::Max | StemPool::Convolution => 4,
-        };
-        Resolution { stride, dilation: 1 }
+        let conv_stride = if architecture.stem == architecture::Stem::ThreeByThree { 1 } else { 2 };
+        let pool_stride = if architecture.stem_pool == StemPool::None { 1 } else { 2 };
+        Resolution { stride: conv_stride * pool_stride, dilation: 1 }
     }
 
     fn keep(&self) -> Step {
