@@ -49,7 +49,7 @@ impl Row {
 
     /// Too much memory and time for a test that always runs.
     fn is_large(&self) -> bool {
-        self.parameters > 50_000_000
+        self.parameters > 30_000_000
     }
 }
 
