@@ -70,13 +70,14 @@ fn rows(architecture: &Architecture) -> Vec<Row> {
 
 fn card_row(card: &ModelCard, architecture: &Architecture, is_default: bool) -> Row {
     let licence = card.license.clone().unwrap_or_else(|| "not stated".into());
-    let remark = if is_default { format!("{licence}  = {}", architecture.name) } else { licence };
+    let features_only = if card.classes == 0 { "  features only, no classifier" } else { "" };
+    let default = if is_default { format!("  = {}", architecture.name) } else { String::new() };
     Row {
         name: card.name.clone(),
         parameters: parameters(architecture, card.classes),
         pixels: card.input_size,
         top1: card.top1,
-        remark,
+        remark: format!("{licence}{features_only}{default}"),
     }
 }
 
