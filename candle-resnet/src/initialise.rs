@@ -1,10 +1,11 @@
 //! Fresh weights as torchvision draws them, from a seed.
 //!
 //! Convolutions: Kaiming normal over the fan out, gain √2; norms: 1 and 0; `fc`: U(±1/√D) for weight and bias, as
-//! `torch.nn.Linear`, and so the biases of a squeeze-excite and the kernel of an efficient channel attention. Each tensor draws from a stream of its own, named by seed and parameter, so that what else is
-//! drawn never changes it. The numbers are not PyTorch's, their distribution is.
+//! `torch.nn.Linear`, and so the biases of a squeeze-excite and the kernel of an efficient channel attention. Each tensor
+//! draws from a stream of its own, named by seed and parameter, so that what else is drawn never changes it. The numbers
+//! are not PyTorch's, their distribution is.
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{Device, Result, Tensor};
 use candle_nn::VarMap;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -13,22 +14,19 @@ use sha2::{Digest, Sha256};
 
 use crate::architecture::Architecture;
 use crate::blueprint::{Blueprint, ParameterSpec, Role};
+use crate::weights;
 
 /// Every tensor of the network, freshly drawn.
 ///
 /// # Errors
 /// If `device` has no room.
 pub fn fresh_weights(architecture: &Architecture, classes: usize, seed: u64, device: &Device) -> Result<VarMap> {
-    let weights = VarMap::new();
-    {
-        let mut variables = weights.data().lock().map_err(|_| candle_core::Error::msg("the lock is poisoned"))?;
-        for spec in Blueprint::of(architecture).parameters(classes) {
-            let values = fresh_values(&spec, seed);
-            let tensor = Tensor::from_vec(values, spec.shape.as_slice(), device)?;
-            variables.insert(spec.name, Var::from_tensor(&tensor)?);
-        }
-    }
-    Ok(weights)
+    let fresh = |spec: ParameterSpec| {
+        let tensor = Tensor::from_vec(fresh_values(&spec, seed), spec.shape.as_slice(), device)?;
+        Ok((spec.name, tensor))
+    };
+    let tensors = Blueprint::of(architecture).parameters(classes).into_iter().map(fresh).collect::<Result<_>>()?;
+    weights::into_var_map(tensors, device)
 }
 
 fn fresh_values(spec: &ParameterSpec, seed: u64) -> Vec<f32> {

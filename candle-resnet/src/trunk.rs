@@ -12,6 +12,7 @@ use crate::architecture::{Architecture, Norm};
 use crate::blueprint::{Blueprint, ConvNorm, NORM_EPSILON};
 use crate::features::FeatureExtractor;
 use crate::figure::{ConvNormLayer, Figure, Parameters};
+use crate::weights;
 
 /// A frozen network on one device; cheap to clone, safe to share between threads.
 #[derive(Debug, Clone)]
@@ -31,7 +32,7 @@ impl Trunk {
     /// If a tensor is missing or shapes do not fit.
     pub fn compile(architecture: &Architecture, weights: &VarMap, device: &Device) -> Result<Trunk> {
         let blueprint = Blueprint::of(architecture);
-        let variables = weights.data().lock().map_err(|_| candle_core::Error::msg("the weights' lock is poisoned"))?;
+        let variables = weights::lock(weights)?;
         let figure = Figure::build(&blueprint, &FrozenWeights { variables: &variables, device })?;
         Ok(Trunk { figure, feature_width: blueprint.feature_width, device: device.clone() })
     }

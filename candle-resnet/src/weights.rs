@@ -117,9 +117,9 @@ pub fn tensors(weights: &VarMap) -> candle_core::Result<BTreeMap<String, Tensor>
     Ok(lock(weights)?.iter().map(|(name, variable)| (name.clone(), variable.as_detached_tensor())).collect())
 }
 
-type Variables<'a> = std::sync::MutexGuard<'a, std::collections::HashMap<String, Var>>;
+pub(crate) type Variables<'a> = std::sync::MutexGuard<'a, std::collections::HashMap<String, Var>>;
 
-fn lock(weights: &VarMap) -> candle_core::Result<Variables<'_>> {
+pub(crate) fn lock(weights: &VarMap) -> candle_core::Result<Variables<'_>> {
     weights.data().lock().map_err(|_| candle_core::Error::msg("a thread panicked while it held the weights"))
 }
 

@@ -187,6 +187,20 @@ impl DeviceArgument {
     }
 }
 
+/// How photos are read, and where what becomes of them is computed.
+#[derive(Args)]
+pub struct ReadingArguments {
+    /// End at the first image that cannot be read instead of skipping it
+    #[arg(long)]
+    pub strict: bool,
+
+    #[command(flatten)]
+    pub device: DeviceArgument,
+
+    #[command(flatten)]
+    pub preprocessing: PreprocessingArguments,
+}
+
 /// Asks for weights drawn from a seed.
 #[derive(Args)]
 pub struct FreshArgument {

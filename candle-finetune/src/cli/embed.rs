@@ -13,7 +13,7 @@ use clap::Args;
 use tempfile::NamedTempFile;
 
 use super::Outcome;
-use super::common::{DeviceArgument, FreshArgument, ModelArguments, PreprocessingArguments};
+use super::common::{FreshArgument, ModelArguments, ReadingArguments};
 use super::interrupt::Interrupt;
 use super::progress::ImagePass;
 use super::train::print_findings;
@@ -38,15 +38,8 @@ pub struct Arguments {
     #[arg(long)]
     overwrite: bool,
 
-    /// End at the first image that cannot be read instead of skipping it
-    #[arg(long)]
-    strict: bool,
-
     #[command(flatten)]
-    device: DeviceArgument,
-
-    #[command(flatten)]
-    preprocessing: PreprocessingArguments,
+    reading: ReadingArguments,
 }
 
 /// Runs the command.
@@ -55,14 +48,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         return Err(candle_finetune::Error::Exists(arguments.out.clone()).into());
     }
     new_file(&arguments.out)?; // Only to see, before the work, whether it can be made.
-    let device = arguments.device.open()?;
+    let device = arguments.reading.device.open()?;
     let samples = samples(&arguments.photos)?;
     let model = arguments.model.load(arguments.fresh.no_pretrained.then_some(0))?;
-    let model = arguments.preprocessing.adapt(model)?;
+    let model = arguments.reading.preprocessing.adapt(model)?;
     let interrupt = Interrupt::listen()?;
     let trunk = model.trunk(&device)?;
 
-    let unreadable = Unreadable::strictly(arguments.strict);
+    let unreadable = Unreadable::strictly(arguments.reading.strict);
     let pass = ImagePass::new(samples.len(), interrupt);
     let extracted = pass.run(|observer| {
         extract(&trunk, &model.preprocessing, &samples.as_slice(), Views::Plain, unreadable, observer)

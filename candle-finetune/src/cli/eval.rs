@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Outcome;
-use super::common::{DeviceArgument, ModelArguments, PreprocessingArguments, scan};
+use super::common::{ModelArguments, ReadingArguments, scan};
 use super::interrupt::Interrupt;
 use super::progress::ImagePass;
 use super::train::print_findings;
@@ -33,15 +33,8 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
 
-    /// End at the first image that cannot be read instead of skipping it
-    #[arg(long)]
-    strict: bool,
-
     #[command(flatten)]
-    device: DeviceArgument,
-
-    #[command(flatten)]
-    preprocessing: PreprocessingArguments,
+    reading: ReadingArguments,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -53,10 +46,10 @@ enum SplitArgument {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let device = arguments.device.open()?;
+    let device = arguments.reading.device.open()?;
     let dataset = scan(&arguments.dir)?;
     let samples = arguments.samples(&dataset)?;
-    let model = arguments.preprocessing.adapt(arguments.model.load(None)?)?;
+    let model = arguments.reading.preprocessing.adapt(arguments.model.load(None)?)?;
     let interrupt = Interrupt::listen()?;
     let map = ClassMap::between(&dataset.classes, &model)?;
     if map.by_order {
@@ -64,7 +57,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let classifier = model.classifier(&device)?;
 
-    let unreadable = Unreadable::strictly(arguments.strict);
+    let unreadable = Unreadable::strictly(arguments.reading.strict);
     let pass = ImagePass::new(samples.len(), interrupt);
     let evaluation = pass.run(|observer| evaluate(&classifier, &samples, &map, unreadable, observer))?;
     let skipped = evaluation.extracted.skipped;

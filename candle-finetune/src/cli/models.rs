@@ -58,7 +58,7 @@ fn rows(architecture: &Architecture) -> Vec<Row> {
     if cards.is_empty() {
         return vec![Row {
             name: architecture.name.into(),
-            parameters: parameters(architecture, 10),
+            parameters: Blueprint::of(architecture).parameter_count(10),
             pixels: architecture.default_preprocessing().crop,
             top1: None,
             remark: "no published weights: --weights FILE or --no-pretrained".into(),
@@ -74,16 +74,11 @@ fn card_row(card: &ModelCard, architecture: &Architecture, is_default: bool) -> 
     let default = if is_default { format!("  = {}", architecture.name) } else { String::new() };
     Row {
         name: card.name.clone(),
-        parameters: parameters(architecture, card.classes),
+        parameters: Blueprint::of(architecture).parameter_count(card.classes),
         pixels: card.input_size,
         top1: card.top1,
         remark: format!("{licence}{features_only}{default}"),
     }
-}
-
-fn parameters(architecture: &Architecture, classes: usize) -> usize {
-    let parameters = Blueprint::of(architecture).parameters(classes);
-    parameters.iter().filter(|spec| spec.role.is_parameter()).map(|spec| spec.elements()).sum()
 }
 
 impl Row {

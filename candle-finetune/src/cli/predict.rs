@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Outcome;
-use super::common::{DeviceArgument, ModelArguments, PreprocessingArguments};
+use super::common::{ModelArguments, ReadingArguments};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -27,27 +27,20 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
 
-    /// End at the first photo that cannot be read instead of going on
-    #[arg(long)]
-    strict: bool,
-
     #[command(flatten)]
-    device: DeviceArgument,
-
-    #[command(flatten)]
-    preprocessing: PreprocessingArguments,
+    reading: ReadingArguments,
 }
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let device = arguments.device.open()?;
-    let model = arguments.preprocessing.adapt(arguments.model.load(None)?)?;
+    let device = arguments.reading.device.open()?;
+    let model = arguments.reading.preprocessing.adapt(arguments.model.load(None)?)?;
     let classifier = model.classifier(&device)?;
     let mut unreadable = 0;
     for photo in &arguments.photos {
         match predict(&classifier, photo, arguments.top_k as usize) {
             Ok(predictions) => print(photo, &predictions, arguments)?,
-            Err(error) if arguments.strict => return Err(error.into()),
+            Err(error) if arguments.reading.strict => return Err(error.into()),
             Err(error) => {
                 unreadable += 1;
                 print_unreadable(photo, &error, arguments.json)?;

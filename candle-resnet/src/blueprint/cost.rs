@@ -1,6 +1,6 @@
 //! What each part of a network costs for one square image.
 
-use super::parameters::{ParameterSpec, block_parameters, conv_norm_parameters};
+use super::parameters::{block_parameters, conv_norm_parameters, count};
 use super::{Attention, Block, Blueprint, ConvNorm, Shortcut, Stage, Stem};
 
 /// What a part of the network costs for one image.
@@ -93,10 +93,6 @@ impl ConvNorm {
     fn multiply_adds_per_pixel(&self) -> u64 {
         self.weight_shape().iter().product::<usize>() as u64
     }
-}
-
-fn count(parameters: &[ParameterSpec]) -> usize {
-    parameters.iter().filter(|spec| spec.role.is_parameter()).map(ParameterSpec::elements).sum()
 }
 
 fn square(size: usize) -> u64 {

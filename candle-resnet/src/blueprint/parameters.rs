@@ -69,6 +69,16 @@ impl Blueprint {
         }
         parameters
     }
+
+    /// Values that an optimiser may change: those of every tensor but running statistics.
+    pub fn parameter_count(&self, classes: usize) -> usize {
+        count(&self.parameters(classes))
+    }
+}
+
+/// Values of all tensors that an optimiser may change.
+pub(super) fn count(parameters: &[ParameterSpec]) -> usize {
+    parameters.iter().filter(|spec| spec.role.is_parameter()).map(ParameterSpec::elements).sum()
 }
 
 /// `fc.weight` (classes, D) and `fc.bias` (classes).

@@ -6,8 +6,7 @@ fn blueprint(name: &str) -> Blueprint {
 }
 
 fn parameter_count(name: &str, classes: usize) -> usize {
-    let parameters = blueprint(name).parameters(classes);
-    parameters.iter().filter(|spec| spec.role.is_parameter()).map(ParameterSpec::elements).sum()
+    blueprint(name).parameter_count(classes)
 }
 
 #[test]
