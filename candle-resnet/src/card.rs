@@ -18,6 +18,8 @@ pub struct ModelCard {
     pub architecture: String,
     /// Repository on the Hub: `timm/resnet50.tv2_in1k`.
     pub repository: String,
+    /// Branch, tag or commit of the repository; `None` for the main branch.
+    pub revision: Option<String>,
     /// File in the repository.
     pub file: String,
     /// Outputs of the classifier; 0 where the file holds none and offers features only.
@@ -38,6 +40,10 @@ pub struct ModelCard {
     pub mean: [f32; 3],
     /// Each channel is divided by it.
     pub std: [f32; 3],
+    /// Parameters with the classifier, without running statistics.
+    pub parameters: usize,
+    /// Multiply-adds of convolutions, attentions and the classifier for one image of `input_size`.
+    pub macs: u64,
     /// Licence of the weights, as SPDX names it in lower case.
     pub license: Option<String>,
     /// Where the weights come from.
@@ -132,12 +138,34 @@ mod tests {
     }
 
     #[test]
+    fn cards_cost_what_their_networks_cost() {
+        for card in ModelCard::all() {
+            let blueprint = Blueprint::of(Architecture::named(&card.architecture).unwrap());
+            assert_eq!(blueprint.parameter_count(card.classes), card.parameters, "{}", card.name);
+            assert_eq!(blueprint.multiply_adds(card.classes, card.input_size), card.macs, "{}", card.name);
+        }
+    }
+
+    #[test]
     fn every_published_tag_has_a_card() {
-        assert_eq!(ModelCard::all().len(), 150);
+        assert_eq!(ModelCard::all().len(), 151);
         let architectures: std::collections::BTreeSet<&str> =
             ModelCard::all().iter().map(|card| card.architecture.as_str()).collect();
-        assert_eq!(architectures.len(), 64);
-        assert_eq!(ModelCard::all().iter().filter(|card| card.top1_source.is_some()).count(), 17);
+        assert_eq!(architectures.len(), 65);
+    }
+
+    #[test]
+    fn reported_accuracy_has_its_source() {
+        let by = |reporter: &str| {
+            let reported =
+                |card: &&ModelCard| card.top1_source.as_deref().is_some_and(|source| source.contains(reporter));
+            ModelCard::all().iter().filter(reported).count()
+        };
+        assert_eq!((by("torchvision 0.29.2"), by("results-imagenet.csv, commit 7479d451")), (17, 124));
+        for card in ModelCard::all() {
+            assert_eq!(card.top1.is_some(), card.top1_source.is_some(), "{}", card.name);
+            assert!(card.top1.is_none_or(|top1| (0.6..0.9).contains(&top1)), "{}", card.name);
+        }
     }
 
     #[test]

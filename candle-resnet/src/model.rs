@@ -266,8 +266,11 @@ impl Loader<'_> {
 }
 
 fn describe_card(card: &'static ModelCard, name: &str) -> Result<Description> {
-    let source =
-        WeightsSource::Hub { repository: card.repository.clone(), revision: None, files: vec![card.file.as_str()] };
+    let source = WeightsSource::Hub {
+        repository: card.repository.clone(),
+        revision: card.revision.clone(),
+        files: vec![card.file.as_str()],
+    };
     Ok(Description {
         architecture: architecture_of(card)?,
         classes: Some(card.classes),

@@ -65,16 +65,16 @@ fn rows(architecture: &Architecture) -> Vec<Row> {
         }];
     }
     let default = ModelCard::default_of(architecture.name);
-    cards.into_iter().map(|card| card_row(card, architecture, default == Some(card))).collect()
+    cards.into_iter().map(|card| card_row(card, default == Some(card))).collect()
 }
 
-fn card_row(card: &ModelCard, architecture: &Architecture, is_default: bool) -> Row {
+fn card_row(card: &ModelCard, is_default: bool) -> Row {
     let licence = card.license.clone().unwrap_or_else(|| "not stated".into());
     let features_only = if card.classes == 0 { "  features only, no classifier" } else { "" };
-    let default = if is_default { format!("  = {}", architecture.name) } else { String::new() };
+    let default = if is_default { format!("  = {}", card.architecture) } else { String::new() };
     Row {
         name: card.name.clone(),
-        parameters: Blueprint::of(architecture).parameter_count(card.classes),
+        parameters: card.parameters,
         pixels: card.input_size,
         top1: card.top1,
         remark: format!("{licence}{features_only}{default}"),
