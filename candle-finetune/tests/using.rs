@@ -5,6 +5,7 @@ mod common;
 use std::collections::HashMap;
 
 use candle_core::{Device, Tensor};
+use candle_resnet::catalogue::Catalogue;
 use candle_resnet::hub::{Hub, HubSettings};
 use candle_resnet::model::{Loader, Model, ModelRequest};
 use candle_resnet::{FeatureExtractor, checkpoint};
@@ -206,7 +207,7 @@ fn features_are_overwritten_only_if_asked() {
 fn load(bench: &Bench, name: &str) -> Model {
     let hub = Hub::new(HubSettings::from_lookup(|_| None)).unwrap();
     let request = ModelRequest::named(bench.path(name).to_str().unwrap());
-    Loader { hub: &hub, progress: &() }.load(&request).unwrap()
+    Loader { hub: &hub, catalogue: &Catalogue::built_in(), progress: &() }.load(&request).unwrap()
 }
 
 /// Photos as the network sees them, (N, 3, H, W).

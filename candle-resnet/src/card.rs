@@ -1,8 +1,6 @@
 //! Model cards: what belongs to one trained file rather than to its architecture.
 //!
-//! Data only; the cards lie in `models/cards.json`, which `scripts/make_cards.py` writes.
-
-use std::sync::LazyLock;
+//! Describes one card; the [`Catalogue`](crate::catalogue::Catalogue) holds them all.
 
 use serde::Deserialize;
 
@@ -54,27 +52,7 @@ pub struct ModelCard {
     pub top1_source: Option<String>,
 }
 
-static CARDS: LazyLock<Vec<ModelCard>> = LazyLock::new(|| {
-    // The file is built into the program, and a test parses it.
-    serde_json::from_str(include_str!(concat!(env!("MODELS"), "/cards.json"))).unwrap_or_default()
-});
-
 impl ModelCard {
-    /// Every card, by architecture, each architecture's default first.
-    pub fn all() -> &'static [ModelCard] {
-        &CARDS
-    }
-
-    /// The card of exactly this name.
-    pub fn named(name: &str) -> Option<&'static ModelCard> {
-        CARDS.iter().find(|card| card.name == name)
-    }
-
-    /// What a bare architecture's name means: torchvision's IMAGENET1K_V1 where there is one, else timm's default.
-    pub fn default_of(architecture: &str) -> Option<&'static ModelCard> {
-        CARDS.iter().find(|card| card.architecture == architecture)
-    }
-
     /// The part of the name after the architecture: `tv2_in1k`.
     pub fn tag(&self) -> &str {
         self.name.strip_prefix(&self.architecture).and_then(|rest| rest.strip_prefix('.')).unwrap_or_default()
@@ -112,82 +90,38 @@ mod tests {
     use super::*;
     use crate::architecture::Architecture;
     use crate::blueprint::Blueprint;
+    use crate::catalogue::Catalogue;
     use crate::labels::LabelSet;
 
     #[test]
-    fn cards_parse_and_name_known_things() {
-        let cards: Vec<ModelCard> =
-            serde_json::from_str(include_str!(concat!(env!("MODELS"), "/cards.json"))).expect("the cards parse");
-        assert_eq!(cards.len(), ModelCard::all().len());
-        for card in &cards {
-            assert!(Architecture::named(&card.architecture).is_some(), "{}", card.name);
+    fn cards_name_known_things() {
+        for card in Catalogue::built_in().cards() {
             let labels = card.labels.as_deref().map(|labels| LabelSet::named(labels).unwrap());
             assert_eq!(labels.map_or(0, |labels| labels.names.len()), card.classes, "{}", card.name);
-            assert_eq!(card.name, format!("{}.{}", card.architecture, card.tag()));
             card.preprocessing().validate().unwrap();
         }
     }
 
     #[test]
-    fn cards_name_the_layers_of_their_networks() {
-        for card in ModelCard::all() {
+    fn cards_agree_with_their_networks() {
+        for card in Catalogue::built_in().cards() {
             let blueprint = Blueprint::of(Architecture::named(&card.architecture).unwrap());
             assert_eq!(blueprint.stem.convs[0].conv, card.first_conv, "{}", card.name);
             assert_eq!(card.classifier, "fc", "{}", card.name);
-        }
-    }
-
-    #[test]
-    fn cards_cost_what_their_networks_cost() {
-        for card in ModelCard::all() {
-            let blueprint = Blueprint::of(Architecture::named(&card.architecture).unwrap());
             assert_eq!(blueprint.parameter_count(card.classes), card.parameters, "{}", card.name);
             assert_eq!(blueprint.multiply_adds(card.classes, card.input_size), card.macs, "{}", card.name);
         }
     }
 
     #[test]
-    fn every_published_tag_has_a_card() {
-        assert_eq!(ModelCard::all().len(), 151);
-        let architectures: std::collections::BTreeSet<&str> =
-            ModelCard::all().iter().map(|card| card.architecture.as_str()).collect();
-        assert_eq!(architectures.len(), 65);
-    }
-
-    #[test]
-    fn reported_accuracy_has_its_source() {
-        let by = |reporter: &str| {
-            let reported =
-                |card: &&ModelCard| card.top1_source.as_deref().is_some_and(|source| source.contains(reporter));
-            ModelCard::all().iter().filter(reported).count()
-        };
-        assert_eq!((by("torchvision 0.29.2"), by("results-imagenet.csv, commit 7479d451")), (17, 124));
-        for card in ModelCard::all() {
-            assert_eq!(card.top1.is_some(), card.top1_source.is_some(), "{}", card.name);
-            assert!(card.top1.is_none_or(|top1| (0.6..0.9).contains(&top1)), "{}", card.name);
-        }
-    }
-
-    #[test]
-    fn bare_names_mean_torchvisions_first_weights() {
-        for name in ["resnet18", "resnet50", "resnext101_64x4d", "wide_resnet101_2"] {
-            assert_eq!(ModelCard::default_of(name).map(ModelCard::tag), Some("tv_in1k"));
-        }
-    }
-
-    #[test]
-    fn other_bare_names_mean_timms_default() {
-        assert_eq!(ModelCard::default_of("resnet50d").map(ModelCard::tag), Some("ra2_in1k"));
-        assert_eq!(ModelCard::default_of("resnetaa50d").map(ModelCard::tag), Some("sw_in12k_ft_in1k"));
-        assert_eq!(ModelCard::default_of("resnet200"), None); // nobody published weights
-    }
-
-    #[test]
     fn second_weights_of_torchvision_are_resized_to_232() {
-        let preprocessing = ModelCard::named("resnet50.tv2_in1k").unwrap().preprocessing();
-        assert_eq!((preprocessing.resize, preprocessing.crop), (232, 224));
-        let preprocessing = ModelCard::named("resnet50.tv_in1k").unwrap().preprocessing();
-        assert_eq!((preprocessing.resize, preprocessing.crop), (256, 224));
+        let catalogue = Catalogue::built_in();
+        let sides = |name: &str| {
+            let preprocessing = catalogue.card(name).unwrap().preprocessing();
+            (preprocessing.resize, preprocessing.crop)
+        };
+        assert_eq!(sides("resnet50.tv2_in1k"), (232, 224));
+        assert_eq!(sides("resnet50.tv_in1k"), (256, 224));
     }
 
     #[test]

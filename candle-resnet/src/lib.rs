@@ -21,6 +21,7 @@
 pub mod architecture;
 pub mod blueprint;
 pub mod card;
+pub mod catalogue;
 pub mod checkpoint;
 pub mod classifier;
 pub mod config;

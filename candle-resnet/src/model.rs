@@ -9,6 +9,7 @@ use candle_nn::VarMap;
 
 use crate::architecture::Architecture;
 use crate::card::ModelCard;
+use crate::catalogue::Catalogue;
 use crate::checkpoint::{self, names};
 use crate::classifier::Classifier;
 use crate::config::ModelConfig;
@@ -97,15 +98,15 @@ pub struct Description {
 pub enum Labels {
     /// Nobody said.
     Unknown,
-    /// A set that ships with the program, by its name.
-    Set(&'static str),
+    /// A set that ships with the program.
+    Set(&'static LabelSet),
     /// Names of the model's own.
     Names(Vec<String>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
 enum WeightsSource {
-    Hub { repository: String, revision: Option<String>, files: Vec<&'static str> },
+    Hub { repository: String, revision: Option<String>, files: Vec<String> },
     File(PathBuf),
     Fresh { seed: u64 },
 }
@@ -147,7 +148,8 @@ impl Model {
     /// If the name is unknown, or its files cannot be fetched, read or matched to the network.
     pub fn named(name: &str) -> Result<Model> {
         let hub = Hub::new(HubSettings::from_env())?;
-        Loader { hub: &hub, progress: &() }.load(&ModelRequest::named(name))
+        let catalogue = Catalogue::built_in();
+        Loader { hub: &hub, catalogue: &catalogue, progress: &() }.load(&ModelRequest::named(name))
     }
 
     /// The network that `name` stands for with weights drawn from `seed`, on the CPU. Asks neither disk nor network.
@@ -155,7 +157,7 @@ impl Model {
     /// # Errors
     /// If no network has that name.
     pub fn fresh(name: &str, seed: u64) -> Result<Model> {
-        load_fresh(describe_with(name, WeightsSource::Fresh { seed })?)
+        load_fresh(describe_with(&Catalogue::built_in(), name, WeightsSource::Fresh { seed })?)
     }
 
     /// The frozen form of the network, on `device`.
@@ -175,11 +177,13 @@ impl Model {
     }
 }
 
-/// Turns requests into models; borrows what talks to the Hub.
+/// Turns requests into models; borrows what talks to the Hub and what knows names.
 #[derive(Clone, Copy)]
 pub struct Loader<'a> {
     /// Fetches files.
     pub hub: &'a Hub,
+    /// What names stand for.
+    pub catalogue: &'a Catalogue,
     /// Is told of downloads.
     pub progress: &'a dyn DownloadProgress,
 }
@@ -193,13 +197,13 @@ impl Loader<'_> {
         let name = request.name.as_str();
         match &request.weights {
             WeightsChoice::Named => self.describe_named(name),
-            WeightsChoice::File(path) => describe_with(name, WeightsSource::File(path.clone())),
-            &WeightsChoice::Fresh { seed } => describe_with(name, WeightsSource::Fresh { seed }),
+            WeightsChoice::File(path) => describe_with(self.catalogue, name, WeightsSource::File(path.clone())),
+            &WeightsChoice::Fresh { seed } => describe_with(self.catalogue, name, WeightsSource::Fresh { seed }),
         }
     }
 
     fn describe_named(&self, name: &str) -> Result<Description> {
-        match ModelName::resolve(name)? {
+        match ModelName::resolve(self.catalogue, name)? {
             ModelName::Card(card) => describe_card(card, name),
             ModelName::Architecture(_) => Err(Error::NoPretrained(name.into())),
             ModelName::Hub { repository, revision } => self.describe_repository(name, repository, revision),
@@ -208,11 +212,11 @@ impl Loader<'_> {
     }
 
     fn describe_repository(&self, name: &str, repository: String, revision: Option<String>) -> Result<Description> {
-        let config = self.fetch_first(&repository, revision.as_deref(), &[CONFIG])?;
+        let config = self.fetch_first(&repository, revision.as_deref(), &[CONFIG.into()])?;
         let provenance = Provenance { repository: Some(repository.clone()), ..Provenance::default() };
         // The weights of this config, even if the branch has moved on meanwhile.
         let revision = Some(config.commit);
-        let source = WeightsSource::Hub { repository, revision, files: WEIGHTS_FILES.to_vec() };
+        let source = WeightsSource::Hub { repository, revision, files: WEIGHTS_FILES.map(String::from).to_vec() };
         Ok(describe_config(name, read_config(&config.path)?, provenance, source))
     }
 
@@ -232,7 +236,7 @@ impl Loader<'_> {
     }
 
     /// Fetches the first of `files` that the repository has.
-    fn fetch_first(&self, repository: &str, revision: Option<&str>, files: &[&str]) -> Result<Fetched> {
+    fn fetch_first(&self, repository: &str, revision: Option<&str>, files: &[String]) -> Result<Fetched> {
         let file = |path: &str| HubFile {
             repository: repository.into(),
             revision: revision.map(String::from),
@@ -265,11 +269,11 @@ impl Loader<'_> {
     }
 }
 
-fn describe_card(card: &'static ModelCard, name: &str) -> Result<Description> {
+fn describe_card(card: &ModelCard, name: &str) -> Result<Description> {
     let source = WeightsSource::Hub {
         repository: card.repository.clone(),
         revision: card.revision.clone(),
-        files: vec![card.file.as_str()],
+        files: vec![card.file.clone()],
     };
     Ok(Description {
         architecture: architecture_of(card)?,
@@ -288,14 +292,14 @@ fn describe_card(card: &'static ModelCard, name: &str) -> Result<Description> {
 }
 
 /// An architecture with weights that do not come with its name.
-fn describe_with(name: &str, source: WeightsSource) -> Result<Description> {
-    let (architecture, card) = match ModelName::resolve(name)? {
+fn describe_with(catalogue: &Catalogue, name: &str, source: WeightsSource) -> Result<Description> {
+    let (architecture, card) = match ModelName::resolve(catalogue, name)? {
         ModelName::Card(card) => (architecture_of(card)?, Some(card)),
         ModelName::Architecture(architecture) => (architecture, None),
         ModelName::Hub { .. } | ModelName::Folder(_) => return Err(Error::TwoWeights(name.into())),
     };
     // A bare name says nothing of how the weights were trained; a tag does.
-    let tagged = card.filter(|card| card.name == name);
+    let tagged = card.filter(|_| Architecture::named(name).is_none());
     let labels = match (&source, card) {
         (WeightsSource::File(_), Some(card)) => labels_of(card),
         _ => Labels::Unknown,
@@ -354,8 +358,8 @@ fn architecture_of(card: &ModelCard) -> Result<&'static Architecture> {
     Architecture::named(&card.architecture).ok_or_else(|| Error::NoPretrained(card.name.clone()))
 }
 
-fn labels_of(card: &'static ModelCard) -> Labels {
-    card.labels.as_deref().map_or(Labels::Unknown, Labels::Set)
+fn labels_of(card: &ModelCard) -> Labels {
+    card.labels.as_deref().and_then(LabelSet::named).map_or(Labels::Unknown, Labels::Set)
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {
@@ -387,7 +391,7 @@ fn load_fresh(description: Description) -> Result<Model> {
 
 fn assemble(description: Description, classes: usize, weights: VarMap) -> Model {
     let set = match description.labels {
-        Labels::Set(name) => LabelSet::named(name).filter(|set| set.names.len() == classes),
+        Labels::Set(set) => Some(set).filter(|set| set.names.len() == classes),
         _ => None,
     };
     let label_names = match description.labels {

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use candle_resnet::catalogue::Catalogue;
 use candle_resnet::hub::HubSettings;
 use candle_resnet::hub::cache::{self, CachedRepository, CachedRevision};
 use candle_resnet::registry::ModelName;
@@ -74,16 +75,17 @@ fn revision_text(revision: &CachedRevision) -> String {
 }
 
 /// The repository that a model's name stands for; any other name is taken for a repository's.
-fn repository_of(name: &str) -> &str {
-    match ModelName::resolve(name) {
+fn repository_of<'a>(catalogue: &'a Catalogue, name: &'a str) -> &'a str {
+    match ModelName::resolve(catalogue, name) {
         Ok(ModelName::Card(card)) => &card.repository,
         _ => name.strip_prefix("hf-hub:").unwrap_or(name),
     }
 }
 
 fn remove(folder: &Path, repositories: &[String]) -> anyhow::Result<()> {
+    let catalogue = Catalogue::built_in();
     for name in repositories {
-        let repository = repository_of(name);
+        let repository = repository_of(&catalogue, name);
         let freed = match repository.split_once('@') {
             Some((repository, revision)) => cache::remove_revision(folder, repository, revision),
             None => cache::remove_repository(folder, repository),

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use candle_core::Device;
 use candle_finetune::dataset::{self, Dataset};
 use candle_resnet::Model;
+use candle_resnet::catalogue::Catalogue;
 use candle_resnet::hub::{Hub, HubSettings};
 use candle_resnet::model::{Loader, ModelRequest, WeightsChoice};
 use candle_resnet::preprocess::{Interpolation, Preprocessing, PreprocessingError};
@@ -125,8 +126,9 @@ impl ModelArguments {
 /// Runs `work` with a loader that shows downloads on the terminal.
 pub fn with_loader<T>(work: impl FnOnce(&Loader<'_>) -> candle_resnet::Result<T>) -> anyhow::Result<T> {
     let hub = Hub::new(HubSettings::from_env()).map_err(candle_resnet::Error::from)?;
+    let catalogue = Catalogue::built_in();
     let progress = DownloadBar::new();
-    Ok(work(&Loader { hub: &hub, progress: &progress })?)
+    Ok(work(&Loader { hub: &hub, catalogue: &catalogue, progress: &progress })?)
 }
 
 /// Weights that may not be used commercially say so when they are chosen.

@@ -6,6 +6,7 @@ use anyhow::bail;
 use candle_resnet::architecture::{ARCHITECTURES, Architecture};
 use candle_resnet::blueprint::Blueprint;
 use candle_resnet::card::ModelCard;
+use candle_resnet::catalogue::Catalogue;
 use clap::Args;
 
 use super::Outcome;
@@ -23,7 +24,9 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let rows: Vec<Row> = ARCHITECTURES.iter().flat_map(rows).filter(|row| arguments.shows(&row.name)).collect();
+    let catalogue = Catalogue::built_in();
+    let rows = ARCHITECTURES.iter().flat_map(|architecture| rows(&catalogue, architecture));
+    let rows: Vec<Row> = rows.filter(|row| arguments.shows(&row.name)).collect();
     if rows.is_empty() {
         bail!("no model's name contains `{}`", arguments.part.as_deref().unwrap_or_default());
     }
@@ -52,9 +55,9 @@ struct Row {
 }
 
 /// The weights of an architecture, its default first; the architecture itself where nobody published any.
-fn rows(architecture: &Architecture) -> Vec<Row> {
+fn rows(catalogue: &Catalogue, architecture: &Architecture) -> Vec<Row> {
     let cards: Vec<&ModelCard> =
-        ModelCard::all().iter().filter(|card| card.architecture == architecture.name).collect();
+        catalogue.cards().iter().filter(|card| card.architecture == architecture.name).collect();
     if cards.is_empty() {
         return vec![Row {
             name: architecture.name.into(),
@@ -64,7 +67,7 @@ fn rows(architecture: &Architecture) -> Vec<Row> {
             remark: "no published weights: --weights FILE or --no-pretrained".into(),
         }];
     }
-    let default = ModelCard::default_of(architecture.name);
+    let default = catalogue.default_of(architecture.name);
     cards.into_iter().map(|card| card_row(card, default == Some(card))).collect()
 }
 

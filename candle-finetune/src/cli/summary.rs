@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use candle_resnet::catalogue::Catalogue;
 use candle_resnet::model::{ModelRequest, WeightsChoice};
 use candle_resnet::registry::ModelName;
 use candle_resnet::summary::{layer_tree, stage_table};
@@ -28,7 +29,8 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     // An architecture can be shown whether anybody published weights of it or not.
-    let weights = match ModelName::resolve(&arguments.name).map_err(candle_resnet::Error::from)? {
+    let catalogue = Catalogue::built_in();
+    let weights = match ModelName::resolve(&catalogue, &arguments.name).map_err(candle_resnet::Error::from)? {
         ModelName::Architecture(_) => WeightsChoice::Fresh { seed: 0 },
         _ => WeightsChoice::Named,
     };
