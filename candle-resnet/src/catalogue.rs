@@ -2,10 +2,18 @@
 //!
 //! Holds data only; what a name means is said by [`registry`](crate::registry). The cards lie in `models/cards.json` and
 //! `models/mirrors.json` (the same weights in other repositories), the aliases in `models/aliases.tsv`; all are built into the
-//! program, and `scripts/make_cards.py` writes them.
+//! program, and `scripts/make_cards.py` writes them. Private cards come from a folder.
+
+mod check;
+mod private;
+
+use std::path::Path;
 
 use crate::architecture::ARCHITECTURES;
 use crate::card::ModelCard;
+
+pub use check::CardMistake;
+pub use private::CatalogueError;
 
 /// Every card that a name can stand for, and other names for them.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +32,29 @@ impl Catalogue {
         Catalogue { cards, aliases: aliases.lines().filter_map(|line| line.split_once('\t')).collect() }
     }
 
-    /// Every card: those that timm and torchvision publish by architecture, each architecture's default first; then copies.
+    /// Adds the cards of a folder's `*.json` files. They win over nothing: no name gets another meaning.
+    ///
+    /// # Errors
+    /// If the folder or a file cannot be read, or a card says something wrong or has a name that means something already.
+    pub fn with_folder(mut self, folder: &Path) -> Result<Catalogue, CatalogueError> {
+        for file in private::read_folder(folder)? {
+            for card in file.cards {
+                if self.names().any(|name| name == card.name) {
+                    let mistake = CardMistake::of("name", "is taken: it stands for something else already");
+                    return Err(CatalogueError::Card {
+                        path: file.path,
+                        card: format!("card `{}`", card.name),
+                        mistake,
+                    });
+                }
+                self.cards.push(card);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Every card: those that timm and torchvision publish by architecture, each architecture's default first; then copies;
+    /// then private ones.
     pub fn cards(&self) -> &[ModelCard] {
         &self.cards
     }
@@ -34,9 +64,10 @@ impl Catalogue {
         self.cards.iter().find(|card| card.name == name)
     }
 
-    /// What a bare architecture's name means: torchvision's IMAGENET1K_V1 where there is one, else timm's default.
+    /// What a bare architecture's name means: torchvision's IMAGENET1K_V1 where there is one, else timm's default; never a
+    /// private card.
     pub fn default_of(&self, architecture: &str) -> Option<&ModelCard> {
-        self.cards.iter().find(|card| card.architecture == architecture)
+        self.cards.iter().find(|card| card.architecture == architecture && card.folder.is_none())
     }
 
     /// What another name stands for: a card's or an architecture's name, or a repository as `hf-hub:owner/name`.
@@ -85,6 +116,14 @@ mod tests {
         assert_eq!(architectures.len(), 65);
         for card in &cards {
             assert_eq!(card.name, format!("{}.{}", card.architecture, card.tag()));
+        }
+    }
+
+    #[test]
+    fn cards_agree_with_their_networks() {
+        for card in Catalogue::built_in().cards() {
+            assert_eq!(check::check(card), Ok(()), "{}", card.name);
+            assert_eq!(card.labels.is_some(), card.classes > 0, "{}", card.name);
         }
     }
 
@@ -160,7 +199,7 @@ mod tests {
         let catalogue = Catalogue::built_in();
         for layers in [18, 34, 50, 101, 152] {
             let card = catalogue.card(&format!("lmz/candle-resnet/resnet{layers}")).unwrap();
-            assert_eq!(card.repository, "lmz/candle-resnet");
+            assert_eq!(card.repository.as_deref(), Some("lmz/candle-resnet"));
             assert_eq!(card.file, format!("resnet{layers}.safetensors"));
             let first = catalogue.default_of(&card.architecture).unwrap();
             assert_eq!(card.preprocessing(), first.preprocessing());

@@ -8,7 +8,7 @@ use candle_core::Device;
 use candle_nn::VarMap;
 
 use crate::architecture::Architecture;
-use crate::card::ModelCard;
+use crate::card::{CardLabels, ModelCard};
 use crate::catalogue::Catalogue;
 use crate::checkpoint::{self, names};
 use crate::classifier::Classifier;
@@ -270,11 +270,6 @@ impl Loader<'_> {
 }
 
 fn describe_card(card: &ModelCard, name: &str) -> Result<Description> {
-    let source = WeightsSource::Hub {
-        repository: card.repository.clone(),
-        revision: card.revision.clone(),
-        files: vec![card.file.clone()],
-    };
     Ok(Description {
         architecture: architecture_of(card)?,
         classes: Some(card.classes),
@@ -282,13 +277,23 @@ fn describe_card(card: &ModelCard, name: &str) -> Result<Description> {
         preprocessing: card.preprocessing(),
         provenance: Provenance {
             model: name.into(),
-            repository: Some(card.repository.clone()),
+            repository: card.repository.clone(),
             license: card.license.clone(),
             origin_url: card.origin_url.clone(),
             ..Provenance::default()
         },
-        source,
+        source: weights_of(card)?,
     })
+}
+
+/// Where a card's weights lie: in a repository, or in the card's own folder.
+fn weights_of(card: &ModelCard) -> Result<WeightsSource> {
+    if let Some(repository) = card.repository.clone() {
+        return Ok(WeightsSource::Hub { repository, revision: card.revision.clone(), files: vec![card.file.clone()] });
+    }
+    let path = card.folder.as_deref().unwrap_or(Path::new("")).join(&card.file);
+    std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    Ok(WeightsSource::File(path))
 }
 
 /// An architecture with weights that do not come with its name.
@@ -359,7 +364,11 @@ fn architecture_of(card: &ModelCard) -> Result<&'static Architecture> {
 }
 
 fn labels_of(card: &ModelCard) -> Labels {
-    card.labels.as_deref().and_then(LabelSet::named).map_or(Labels::Unknown, Labels::Set)
+    match &card.labels {
+        None => Labels::Unknown,
+        Some(CardLabels::Set(name)) => LabelSet::named(name).map_or(Labels::Unknown, Labels::Set),
+        Some(CardLabels::Names(names)) => Labels::Names(names.clone()),
+    }
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {
@@ -395,7 +404,7 @@ fn assemble(description: Description, classes: usize, weights: VarMap) -> Model 
         _ => None,
     };
     let label_names = match description.labels {
-        Labels::Names(names) => names,
+        Labels::Names(names) if names.len() == classes => names,
         _ => set.map_or_else(Vec::new, |set| set.names.clone()),
     };
     Model {

@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn bare_names_mean_their_default_weights() {
-        assert_eq!(card("resnet18").repository, "timm/resnet18.tv_in1k");
+        assert_eq!(card("resnet18").repository.as_deref(), Some("timm/resnet18.tv_in1k"));
         assert_eq!(card("timm/resnet50.tv2_in1k").name, "resnet50.tv2_in1k");
     }
 

@@ -10,6 +10,7 @@ use candle_resnet::catalogue::Catalogue;
 use clap::Args;
 
 use super::Outcome;
+use super::common::CatalogueArgument;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -20,11 +21,14 @@ pub struct Arguments {
     /// One name a line and nothing else
     #[arg(long)]
     names: bool,
+
+    #[command(flatten)]
+    catalogue: CatalogueArgument,
 }
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let catalogue = Catalogue::built_in();
+    let catalogue = arguments.catalogue.open()?;
     let rows = ARCHITECTURES.iter().flat_map(|architecture| rows(&catalogue, architecture));
     let rows: Vec<Row> = rows.filter(|row| arguments.shows(&row.name)).collect();
     if rows.is_empty() {

@@ -2,14 +2,13 @@
 
 use std::io::Write;
 
-use candle_resnet::catalogue::Catalogue;
 use candle_resnet::model::{ModelRequest, WeightsChoice};
 use candle_resnet::registry::ModelName;
 use candle_resnet::summary::{layer_tree, stage_table};
 use clap::Args;
 
 use super::Outcome;
-use super::common::with_loader;
+use super::common::{CatalogueArgument, with_loader};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -24,18 +23,21 @@ pub struct Arguments {
     /// Side of the input, in pixels; the model's own if left out
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
     input_size: Option<u32>,
+
+    #[command(flatten)]
+    catalogue: CatalogueArgument,
 }
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     // An architecture can be shown whether anybody published weights of it or not.
-    let catalogue = Catalogue::built_in();
+    let catalogue = arguments.catalogue.open()?;
     let weights = match ModelName::resolve(&catalogue, &arguments.name).map_err(candle_resnet::Error::from)? {
         ModelName::Architecture(_) => WeightsChoice::Fresh { seed: 0 },
         _ => WeightsChoice::Named,
     };
     let request = ModelRequest { name: arguments.name.clone(), weights };
-    let description = with_loader(|loader| loader.describe(&request))?;
+    let description = with_loader(&catalogue, |loader| loader.describe(&request))?;
     let classes = arguments.classes.map(|classes| classes as usize).or(description.classes).unwrap_or(10);
     let size = arguments.input_size.map_or(description.preprocessing.crop, |size| size as usize);
     let mut out = std::io::stdout().lock();
