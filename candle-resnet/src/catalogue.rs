@@ -75,6 +75,11 @@ impl Catalogue {
         self.aliases.iter().find(|(alias, _)| *alias == name).map(|&(_, meaning)| meaning)
     }
 
+    /// Repositories that a name stands for though nobody carded them: name, and `hf-hub:owner/name`.
+    pub fn repositories(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.aliases.iter().copied().filter(|(_, meaning)| meaning.starts_with("hf-hub:"))
+    }
+
     /// The other names of `name`, a bare architecture's among them.
     pub fn aliases_of(&self, name: &str) -> Vec<&str> {
         let card = self.card(name);
