@@ -41,6 +41,7 @@ fn a_private_name_works_in_every_command() {
     let run = |arguments: &[&str]| bench.run(&[arguments, &FROM[..]].concat()).succeeded();
     run(&["predict", PHOTO, "--model", "animals"]).printed(&["cat", "dog", "fox"]).said(&["no commercial use"]);
     run(&["embed", PHOTO, "--model", "animals", "--out", "f.safetensors"]).said(&["64 features each"]);
+    run(&["verify", "--model", "animals"]).printed(&["pixels    equal to the last bit: ok"]);
     run(&["summary", "animals"]).printed(&["out_features=3"]);
     let fetched = run(&["fetch", "animals"]);
     assert!(bench.path(fetched.out.trim()).ends_with("cards/weights/animals.safetensors"), "{fetched:?}");
