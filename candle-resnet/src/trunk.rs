@@ -4,22 +4,33 @@
 //! stay. Holds no classifier.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, Var};
 use candle_nn::{GroupNorm, Module, VarMap};
 
 use crate::architecture::{Architecture, Norm};
 use crate::blueprint::{Blueprint, ConvNorm, NORM_EPSILON};
 use crate::features::FeatureExtractor;
 use crate::figure::{ConvNormLayer, Figure, Parameters};
+use crate::kernels::Extent;
+use crate::plan::{Boundary, Images, Plan, PlanOptions, Source, StepTime};
 use crate::weights;
 
 /// A frozen network on one device; cheap to clone, safe to share between threads.
 #[derive(Debug, Clone)]
 pub struct Trunk {
-    figure: Figure<FrozenConvNorm>,
+    form: Form,
     feature_width: usize,
     device: Device,
+}
+
+#[derive(Debug, Clone)]
+enum Form {
+    /// This crate's kernels.
+    Plan(Arc<Plan>),
+    /// candle's operations.
+    Figure(Figure<FrozenConvNorm>),
 }
 
 impl Trunk {
@@ -31,10 +42,40 @@ impl Trunk {
     /// # Errors
     /// If a tensor is missing or shapes do not fit.
     pub fn compile(architecture: &Architecture, weights: &VarMap, device: &Device) -> Result<Trunk> {
+        Trunk::compile_with(architecture, weights, device, &PlanOptions::default())
+    }
+
+    /// As [`compile`](Trunk::compile); `options` say what a plan for the CPU is for.
+    ///
+    /// # Errors
+    /// As [`compile`](Trunk::compile).
+    pub fn compile_with(
+        architecture: &Architecture,
+        weights: &VarMap,
+        device: &Device,
+        options: &PlanOptions,
+    ) -> Result<Trunk> {
         let blueprint = Blueprint::of(architecture);
         let variables = weights::lock(weights)?;
-        let figure = Figure::build(&blueprint, &FrozenWeights { variables: &variables, device })?;
-        Ok(Trunk { figure, feature_width: blueprint.feature_width, device: device.clone() })
+        let weights = FrozenWeights { variables: &variables, device };
+        let form = match device {
+            Device::Cpu => Form::Plan(Arc::new(Plan::compile(&blueprint, &weights, options)?)),
+            _ => Form::Figure(Figure::build(&blueprint, &weights)?),
+        };
+        Ok(Trunk { form, feature_width: blueprint.feature_width, device: device.clone() })
+    }
+}
+
+impl Trunk {
+    /// The time of each step on one thread, for `images` (N, C, H, W); `None` where candle's operations run.
+    ///
+    /// # Errors
+    /// If the network does not take such images.
+    pub fn profile(&self, images: &Tensor) -> Result<Option<Vec<StepTime>>> {
+        match &self.form {
+            Form::Figure(_) => Ok(None),
+            Form::Plan(plan) => on_slice(images, |images| plan.profile(images)).map(Some),
+        }
     }
 }
 
@@ -48,7 +89,37 @@ impl FeatureExtractor for Trunk {
     }
 
     fn features(&self, images: &Tensor) -> Result<Tensor> {
-        self.figure.features(&images.detach())
+        match &self.form {
+            Form::Figure(figure) => figure.features(&images.detach()),
+            Form::Plan(plan) => run(plan, images, Boundary::Features),
+        }
+    }
+}
+
+/// (N, C, H, W) → what the plan holds at a boundary, untracked.
+fn run(plan: &Plan, images: &Tensor, boundary: Boundary) -> Result<Tensor> {
+    on_slice(images, |images| {
+        let mut shape = plan.output_shape(images, boundary)?;
+        shape.insert(0, images.count);
+        Tensor::from_vec(plan.run(images, boundary)?, shape, &Device::Cpu)
+    })
+}
+
+/// Hands out the values of a tensor (N, C, H, W) on the CPU.
+fn on_slice<T>(images: &Tensor, work: impl FnOnce(&Images) -> Result<T>) -> Result<T> {
+    let (count, channels, height, width) = images.dims4()?;
+    let images = images.detach().to_dtype(DType::F32)?.contiguous()?;
+    let (storage, layout) = images.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(values)) = &*storage else {
+        candle_core::bail!("the trunk is on the CPU, the images are on {:?}", images.device().location());
+    };
+    let values = &values[layout.start_offset()..];
+    work(&Images { values, count, channels, extent: Extent { height, width } })
+}
+
+impl Source for FrozenWeights<'_> {
+    fn values(&self, name: &str) -> Result<Vec<f64>> {
+        self.double(name)?.flatten_all()?.to_vec1()
     }
 }
 

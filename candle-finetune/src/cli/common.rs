@@ -10,6 +10,7 @@ use candle_resnet::Model;
 use candle_resnet::catalogue::Catalogue;
 use candle_resnet::hub::{Hub, HubSettings};
 use candle_resnet::model::{Loader, ModelRequest, WeightsChoice};
+use candle_resnet::plan::{InstructionSet, PlanOptions};
 use candle_resnet::preprocess::{Interpolation, Preprocessing, PreprocessingError};
 use clap::{Args, ValueEnum};
 
@@ -227,6 +228,38 @@ pub struct ReadingArguments {
 
     #[command(flatten)]
     pub preprocessing: PreprocessingArguments,
+}
+
+/// How the CPU computes.
+#[derive(Args)]
+#[command(next_help_heading = "CPU")]
+pub struct PlanArguments {
+    /// Instruction set of the kernels: avx512, avx2, neon or portable; the best there is if left out
+    #[arg(long, value_name = "SET", env = "FINETUNE_INSTRUCTION_SET", value_parser = instruction_set)]
+    instruction_set: Option<InstructionSet>,
+
+    /// Keep weights as small as they are, at the cost of speed
+    #[arg(long)]
+    low_memory: bool,
+}
+
+fn instruction_set(name: &str) -> Result<InstructionSet, String> {
+    let Some(set) = InstructionSet::ALL.into_iter().find(|set| set.name() == name) else {
+        return Err("expected avx512, avx2, neon or portable".into());
+    };
+    if set.is_available() { Ok(set) } else { Err("this processor does not have it".into()) }
+}
+
+impl PlanArguments {
+    /// What the kernels use.
+    pub fn instruction_set(&self) -> InstructionSet {
+        self.instruction_set.unwrap_or_else(InstructionSet::best)
+    }
+
+    /// How to compile, for the workload that is the default.
+    pub fn options(&self) -> PlanOptions {
+        PlanOptions { instruction_set: self.instruction_set(), low_memory: self.low_memory, ..PlanOptions::default() }
+    }
 }
 
 /// Asks for weights drawn from a seed.

@@ -10,6 +10,7 @@ macro_rules! say {
     }};
 }
 
+mod bench;
 mod cache;
 mod common;
 mod embed;
@@ -69,6 +70,8 @@ enum Command {
     Summary(summary::Arguments),
     /// Compare what a model computes with what timm, torchvision and Pillow computed
     Verify(verify::Arguments),
+    /// Time a network's frozen form
+    Bench(bench::Arguments),
     /// List or clean downloaded files
     Cache(cache::Arguments),
 }
@@ -104,6 +107,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Models(arguments) => models::run(&arguments),
         Command::Summary(arguments) => summary::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Cache(arguments) => cache::run(&arguments),
     }
 }

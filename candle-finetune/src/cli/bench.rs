@@ -1,0 +1,141 @@
+//! `finetune bench`: how fast a network's frozen form is.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+use candle_resnet::plan::{PlanOptions, StepTime, Workload};
+use candle_resnet::{FeatureExtractor, Trunk};
+use clap::Args;
+use serde_json::json;
+
+use super::Outcome;
+use super::common::{DeviceArgument, FreshArgument, ModelArguments, PlanArguments};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+
+    #[command(flatten)]
+    fresh: FreshArgument,
+
+    /// Images of a call
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: u32,
+
+    /// Side of the square images, in pixels; the model's own if left out
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    size: Option<u32>,
+
+    /// Calls that are timed, after two that are not
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// Time every step, on one thread
+    #[arg(long)]
+    profile: bool,
+
+    #[command(flatten)]
+    plan: PlanArguments,
+
+    #[command(flatten)]
+    device: DeviceArgument,
+}
+
+/// Calls before the clock runs: memory is laid out, caches and clocks settle.
+const WARM_UP: u32 = 2;
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let device = arguments.device.open()?;
+    let model = arguments.model.load(arguments.fresh.no_pretrained.then_some(0))?;
+    let side = arguments.size.map_or(model.preprocessing.crop, |size| size as usize);
+    let batch = arguments.batch as usize;
+    let workload = Workload { image: (side, side), batch, images: None };
+    let options = PlanOptions { workload, ..arguments.plan.options() };
+    let trunk = Trunk::compile_with(model.architecture, &model.weights, &device, &options)?;
+    drop(model);
+    let images = Tensor::randn(0f32, 1.0, (batch, 3, side, side), &device)?;
+    if arguments.profile {
+        return profile(&trunk, &images, arguments);
+    }
+    let times = times(arguments.repeat, || Ok(trunk.features(&images)?.to_device(&Device::Cpu)?))?;
+    let per_image = |time: Duration| 1e3 * time.as_secs_f64() / f64::from(arguments.batch);
+    let (median, least) = (per_image(times[times.len() / 2]), per_image(times[0]));
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        writeln!(out, "{}", json!({"median_ms_per_image": median, "min_ms_per_image": least}))?;
+    } else {
+        let threads = rayon::current_num_threads();
+        writeln!(
+            out,
+            "{median:.2} ms per image (median), {least:.2} ms (least): batch {batch}, {side}×{side} pixels, {threads} threads"
+        )?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Sorted times of calls.
+fn times<T>(repeat: u32, mut call: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<Vec<Duration>> {
+    for _ in 0..WARM_UP {
+        call()?;
+    }
+    let mut times = Vec::new();
+    for _ in 0..repeat {
+        let started = Instant::now();
+        call()?;
+        times.push(started.elapsed());
+    }
+    times.sort();
+    Ok(times)
+}
+
+/// A line for each step: the least time of all calls.
+fn profile(trunk: &Trunk, images: &Tensor, arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let mut best: Vec<StepTime> = Vec::new();
+    for _ in 0..arguments.repeat {
+        let Some(steps) = trunk.profile(images)? else {
+            anyhow::bail!("only the kernels for the CPU can be timed step by step");
+        };
+        if best.is_empty() {
+            best = steps;
+        } else {
+            for (best, step) in best.iter_mut().zip(steps) {
+                best.time = best.time.min(step.time);
+            }
+        }
+    }
+    print_profile(&best, arguments)?;
+    Ok(Outcome::Done)
+}
+
+fn print_profile(steps: &[StepTime], arguments: &Arguments) -> std::io::Result<()> {
+    let total: f64 = steps.iter().map(|step| step.time.as_secs_f64()).sum();
+    let peak = candle_resnet::plan::peak_flops(arguments.plan.instruction_set());
+    let mut out = std::io::stdout().lock();
+    let heading = ("step", "output", "ms/image", "share", "GFLOP/s", "of peak");
+    writeln!(
+        out,
+        "{:<44}{:>16}{:>10}{:>7}{:>9}{:>9}",
+        heading.0, heading.1, heading.2, heading.3, heading.4, heading.5
+    )?;
+    for step in steps {
+        let seconds = step.time.as_secs_f64();
+        let (height, width) = step.output();
+        let output = format!("{}×{height}×{width}", step.channels);
+        let rate = step.operations as f64 / seconds;
+        let (rate, of_peak) = match step.operations {
+            0 => (String::new(), String::new()),
+            _ => (format!("{:.0}", 1e-9 * rate), format!("{:.0} %", 100.0 * rate / peak)),
+        };
+        let (each, share) = (1e3 * seconds / f64::from(arguments.batch), 100.0 * seconds / total);
+        writeln!(out, "{:<44}{output:>16}{each:>10.3}{share:>6.1}%{rate:>9}{of_peak:>9}", step.name)?;
+    }
+    let each = 1e3 * total / f64::from(arguments.batch);
+    writeln!(out, "{:<44}{:>16}{each:>10.3}", "all, on one thread", "")
+}

@@ -1,0 +1,47 @@
+//! Sixteen f32 lanes on every instruction set: what the kernels' one source is written in.
+//!
+//! Knows nothing of layers. A trait's methods cannot carry `target_feature`, so all of them are unsafe and always inlined
+//! into a function that does carry it (see [`dispatch`](super::dispatch)).
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::Neon;
+pub(super) use portable::Portable;
+
+/// Lanes of a vector; also the channels of a block of a [`Map`](super::Map).
+pub(crate) const LANES: usize = 16;
+
+/// A vector of sixteen f32.
+///
+/// # Safety
+/// Every method requires that the processor has the implementation's instruction set. Pointers need no alignment.
+pub(super) trait Lanes: Copy {
+    /// Rows that a tile of a matrix product holds in registers, at most.
+    const ROWS: usize;
+    /// Channel blocks that a tile holds in registers, at most.
+    const BLOCKS: usize;
+
+    unsafe fn splat(value: f32) -> Self;
+    /// Reads sixteen values.
+    unsafe fn load(from: *const f32) -> Self;
+    /// Writes sixteen values.
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    /// The larger of each pair.
+    unsafe fn max(self, other: Self) -> Self;
+    /// `self * factor + addend`, rounded once where the processor can.
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+}

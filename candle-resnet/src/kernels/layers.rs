@@ -1,0 +1,345 @@
+//! Whole layers over a batch, shared between the threads of a team: the safe face of the kernels.
+//!
+//! Says how a layer is split and hands each thread its part; parts of an output never overlap. Lengths are checked here, so
+//! that no kernel reads or writes beyond a buffer whatever the shapes.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::buffer::Buffer;
+use super::channelwise::{Affine, Reduce, Reduction};
+use super::convolution::{ConvolutionShape, Convolve};
+use super::dispatch::Kernels;
+use super::lanes::LANES;
+use super::map::{Extent, Writable, blocks_of};
+use super::pool::{PoolPlanes, Window};
+use super::winograd::{Multiply, Scheme, Tiles, TransformInputs, TransformOutputs};
+
+/// Bytes of input that a thread goes over again and again, so that they stay in its second-level cache.
+const REUSED_BYTES: usize = 400 << 10;
+/// Transformed weights above this size are read for more tiles at once.
+const HEAVY_WEIGHTS: usize = 1 << 20;
+
+/// Threads that work on the same images.
+#[derive(Clone, Copy)]
+pub(crate) struct Team {
+    pub(crate) kernels: Kernels,
+    /// Number of threads.
+    pub(crate) width: usize,
+}
+
+/// Memory of a team that outlives its layers.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Each thread's own.
+    own: Vec<Buffer>,
+    /// What all of them read.
+    shared: Buffer,
+}
+
+/// What both kinds of convolution have in common.
+pub(crate) struct Layer<'a> {
+    pub(crate) images: usize,
+    /// (images, blocks, pixels, 16).
+    pub(crate) input: &'a [f32],
+    /// In the order that the kernel wants.
+    pub(crate) weights: &'a [f32],
+    /// Channel blocks of the output that are computed together: 1 or 2.
+    pub(crate) column_blocks: usize,
+    /// (blocks, 16).
+    pub(crate) bias: &'a [f32],
+    /// Added before the ReLU; as the output.
+    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) relu: bool,
+    /// (images, blocks, pixels, 16).
+    pub(crate) output: &'a mut [f32],
+}
+
+/// A convolution of stride 1 that keeps the map's size, by Winograd's method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct WinogradShape {
+    pub(crate) scheme: Scheme,
+    pub(crate) in_channels: usize,
+    pub(crate) out_channels: usize,
+    /// Of input and output.
+    pub(crate) extent: Extent,
+    /// Zeros before the first row and column.
+    pub(crate) padding: usize,
+}
+
+fn part(count: usize, share: usize, of: usize) -> Range<usize> {
+    count * share / of..count * (share + 1) / of
+}
+
+/// `range` in pieces of at most `size`, as equal as can be.
+fn pieces(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = range.len().div_ceil(size.max(1));
+    (0..count).map(move |index| {
+        let piece = part(range.len(), index, count);
+        range.start + piece.start..range.start + piece.end
+    })
+}
+
+impl Team {
+    /// Runs `work` once for each thread.
+    fn share(&self, work: impl Fn(usize) + Send + Sync) {
+        match self.width {
+            1 => work(0),
+            width => (0..width).into_par_iter().with_max_len(1).for_each(work),
+        }
+    }
+
+    /// Runs `work` once for each thread, with memory of its own.
+    fn share_with(&self, scratch: &mut Vec<Buffer>, work: impl Fn(usize, &mut Buffer) + Send + Sync) {
+        if scratch.len() < self.width {
+            scratch.resize_with(self.width, Buffer::default);
+        }
+        match &mut scratch[..self.width] {
+            [only] => work(0, only),
+            all => all.par_iter_mut().enumerate().with_max_len(1).for_each(|(share, own)| work(share, own)),
+        }
+    }
+
+    /// Any convolution, as one matrix product.
+    pub(crate) fn convolve(&self, shape: &ConvolutionShape, layer: Layer, scratch: &mut Scratch) {
+        let (in_floats, out_floats) = layer.check(
+            (shape.input, shape.in_channels),
+            (shape.output, shape.out_channels),
+            blocks_of(shape.out_channels) / layer.column_blocks
+                * shape.segments(0)
+                * shape.length()
+                * layer.column_blocks
+                * LANES,
+        );
+        let columns = blocks_of(shape.out_channels) / layer.column_blocks;
+        let by_columns = self.width > 1
+            && columns >= self.width
+            && layer.weights.len() > layer.images * shape.output.pixels() * LANES;
+        let per_pixel = shape.segments(0) * LANES * size_of::<f32>();
+        let most = (REUSED_BYTES / per_pixel).clamp(28, 4096);
+        let each = if by_columns { most } else { most.min(shape.output.pixels().div_ceil(self.width)) };
+        let blocks: Vec<Range<usize>> = pieces(0..shape.output.pixels(), each).collect();
+        let units = layer.images * blocks.len();
+        let output = Writable::new(layer.output);
+        self.share_with(&mut scratch.own, |share, panel| {
+            let (units, range) = match by_columns {
+                true => (0..units, part(columns, share, self.width)),
+                false => (part(units, share, self.width), 0..columns),
+            };
+            panel.reserve(shape.panel(each));
+            for unit in units {
+                let (image, pixels) = (unit / blocks.len(), blocks[unit % blocks.len()].clone());
+                let of_image = image * out_floats..(image + 1) * out_floats;
+                let mut call = Convolve {
+                    shape,
+                    input: &layer.input[image * in_floats..][..in_floats],
+                    weights: layer.weights,
+                    column_blocks: layer.column_blocks,
+                    bias: layer.bias,
+                    residual: layer.residual.map(|residual| &residual[of_image]),
+                    relu: layer.relu,
+                    pixels,
+                    range: range.clone(),
+                    panel: panel.as_mut_slice(),
+                    image: image * out_floats,
+                    output,
+                };
+                // SAFETY: lengths were checked; units or columns differ between threads.
+                unsafe { (self.kernels.convolve)(&mut call) };
+            }
+        });
+    }
+
+    /// A convolution of stride 1 by Winograd's method.
+    pub(crate) fn winograd(&self, shape: &WinogradShape, layer: Layer, scratch: &mut Scratch) {
+        let weights = shape.scheme.products()
+            * blocks_of(shape.in_channels)
+            * shape.in_channels.min(LANES)
+            * blocks_of(shape.out_channels)
+            * LANES;
+        layer.check((shape.extent, shape.in_channels), (shape.extent, shape.out_channels), weights);
+        let tiles = layer.images * shape.scheme.tiles(shape.extent);
+        let at_once = if layer.weights.len() < HEAVY_WEIGHTS { 28 } else { 56 };
+        let columns = blocks_of(shape.out_channels) / layer.column_blocks;
+        let few = tiles < self.width * 28 || (layer.weights.len() >= HEAVY_WEIGHTS && tiles < self.width * at_once);
+        let Layer { input, weights, column_blocks, bias, residual, relu, output, .. } = layer;
+        let layer = InputOf { input, weights, column_blocks, bias, residual, relu };
+        let call = WinogradCall { team: self, shape, layer, columns, output: Writable::new(output) };
+        if self.width > 1 && columns >= self.width && few {
+            for tiles in pieces(0..tiles, at_once) {
+                call.by_columns(tiles, scratch);
+            }
+        } else {
+            call.by_tiles(tiles, at_once, &mut scratch.own);
+        }
+    }
+
+    /// A pool of `planes` channel blocks of images.
+    pub(crate) fn pool(&self, window: Window, stride: usize, extents: (Extent, Extent), from: &[f32], to: &mut [f32]) {
+        let (input, output) = extents;
+        let planes = to.len() / (output.pixels() * LANES);
+        assert!(from.len() >= planes * input.pixels() * LANES);
+        let blurred = window != Window::Blur || (input.height > 1 && input.width > 1);
+        assert!(blurred, "a map of one row or column cannot be reflected");
+        let centres = |size: usize, count: usize| count > 0 && (count - 1) * stride < size;
+        assert!(centres(input.height, output.height) && centres(input.width, output.width));
+        let to = Writable::new(to);
+        self.share(|share| {
+            let planes = part(planes, share, self.width);
+            // SAFETY: planes lie within both buffers and differ between threads; every window's centre is a pixel.
+            unsafe { (self.kernels.pool)(&PoolPlanes { window, stride, input, output, from, planes, to }) };
+        });
+    }
+
+    /// One number for every channel of every image.
+    pub(crate) fn reduce(&self, reduction: Reduction, extent: Extent, from: &[f32], centres: &[f32], to: &mut [f32]) {
+        let planes = to.len() / LANES;
+        assert!(extent.pixels() > 0 && from.len() >= planes * extent.pixels() * LANES);
+        assert!(reduction != Reduction::Spread || centres.len() >= planes * LANES);
+        let to = Writable::new(to);
+        self.share(|share| {
+            let planes = part(planes, share, self.width);
+            // SAFETY: planes lie within the buffers and differ between threads.
+            unsafe { (self.kernels.reduce)(&Reduce { reduction, extent, from, centres, planes, to }) };
+        });
+    }
+
+    /// `x * scale + shift + residual` with a scale and shift for every channel of every image.
+    pub(crate) fn affine(&self, extent: Extent, change: &Change, to: &mut [f32]) {
+        let &Change { from, scale, shift, residual, relu } = change;
+        let planes = to.len() / (extent.pixels() * LANES);
+        assert!(scale.len() >= planes * LANES && shift.len() >= planes * LANES && from.len() >= to.len());
+        assert!(residual.is_none_or(|residual| residual.len() >= to.len()));
+        let to = Writable::new(to);
+        self.share(|share| {
+            let planes = part(planes, share, self.width);
+            // SAFETY: planes lie within the buffers and differ between threads.
+            unsafe { (self.kernels.affine)(&Affine { extent, from, scale, shift, residual, relu, planes, to }) };
+        });
+    }
+}
+
+/// What [`Team::affine`] does to a map.
+pub(crate) struct Change<'a> {
+    /// (planes, pixels, 16).
+    pub(crate) from: &'a [f32],
+    /// (planes, 16).
+    pub(crate) scale: &'a [f32],
+    /// (planes, 16).
+    pub(crate) shift: &'a [f32],
+    /// (planes, pixels, 16).
+    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) relu: bool,
+}
+
+impl Layer<'_> {
+    /// Asserts every length; floats of an image in and out.
+    fn check(&self, input: (Extent, usize), output: (Extent, usize), weights: usize) -> (usize, usize) {
+        let (in_floats, out_floats) = (input.0.floats(blocks_of(input.1)), output.0.floats(blocks_of(output.1)));
+        let whole = self.images * out_floats;
+        assert!(self.input.len() >= self.images * in_floats && self.output.len() >= whole);
+        assert!(self.residual.is_none_or(|residual| residual.len() >= whole));
+        assert!(self.weights.len() >= weights && self.bias.len() >= blocks_of(output.1) * LANES);
+        assert!(blocks_of(output.1).is_multiple_of(self.column_blocks));
+        (in_floats, out_floats)
+    }
+}
+
+/// A [`Layer`] without its output.
+#[derive(Clone, Copy)]
+struct InputOf<'a> {
+    input: &'a [f32],
+    weights: &'a [f32],
+    column_blocks: usize,
+    bias: &'a [f32],
+    residual: Option<&'a [f32]>,
+    relu: bool,
+}
+
+struct WinogradCall<'a> {
+    team: &'a Team,
+    shape: &'a WinogradShape,
+    layer: InputOf<'a>,
+    columns: usize,
+    output: Writable<'a>,
+}
+
+impl WinogradCall<'_> {
+    fn tiles(&self, tiles: Range<usize>) -> Tiles {
+        let WinogradShape { scheme, extent, padding, .. } = *self.shape;
+        Tiles { scheme, extent, padding, tiles }
+    }
+
+    /// Each thread takes tiles of its own, from the input to the output.
+    fn by_tiles(&self, tiles: usize, at_once: usize, scratch: &mut Vec<Buffer>) {
+        let blocks = blocks_of(self.shape.in_channels);
+        self.team.share_with(scratch, |share, own| {
+            for tiles in pieces(part(tiles, share, self.team.width), at_once) {
+                let tiles = self.tiles(tiles);
+                let inputs = tiles.transformed_inputs(blocks);
+                own.reserve(inputs + tiles.transformed_outputs(self.columns * self.layer.column_blocks));
+                let (transformed, products) = own.as_mut_slice().split_at_mut(inputs);
+                self.transform(&tiles, 0..blocks, Writable::new(transformed));
+                self.multiply(&tiles, transformed, 0..self.columns, products);
+                self.transform_back(&tiles, products, 0..self.columns);
+            }
+        });
+    }
+
+    /// All threads take the same tiles: first each some channels of the input, then each some of the output.
+    fn by_columns(&self, tiles: Range<usize>, scratch: &mut Scratch) {
+        let (tiles, blocks) = (self.tiles(tiles), blocks_of(self.shape.in_channels));
+        scratch.shared.reserve(tiles.transformed_inputs(blocks));
+        let transformed = Writable::new(scratch.shared.as_mut_slice());
+        self.team.share(|share| self.transform(&tiles, part(blocks, share, self.team.width), transformed));
+        let transformed = scratch.shared.as_slice();
+        self.team.share_with(&mut scratch.own, |share, products| {
+            let columns = part(self.columns, share, self.team.width);
+            products.reserve(tiles.transformed_outputs(columns.len() * self.layer.column_blocks));
+            self.multiply(&tiles, transformed, columns.clone(), products.as_mut_slice());
+            self.transform_back(&tiles, products.as_slice(), columns);
+        });
+    }
+
+    fn transform(&self, tiles: &Tiles, range: Range<usize>, transformed: Writable) {
+        let blocks = blocks_of(self.shape.in_channels);
+        assert!(transformed.len() >= tiles.transformed_inputs(blocks));
+        let call = TransformInputs { tiles, input: self.layer.input, blocks, range, transformed };
+        // SAFETY: lengths were checked; channel blocks differ between threads.
+        unsafe { (self.team.kernels.transform_inputs)(&call) }
+    }
+
+    fn multiply(&self, tiles: &Tiles, transformed: &[f32], range: Range<usize>, products: &mut [f32]) {
+        assert!(products.len() >= tiles.transformed_outputs(range.len() * self.layer.column_blocks));
+        let call = Multiply {
+            tiles,
+            transformed,
+            blocks: blocks_of(self.shape.in_channels),
+            length: self.shape.in_channels.min(LANES),
+            weights: self.layer.weights,
+            column_blocks: self.layer.column_blocks,
+            columns: self.columns,
+            range,
+            products: Writable::new(products),
+        };
+        // SAFETY: lengths were checked; the products are this thread's own.
+        unsafe { (self.team.kernels.multiply)(&call) }
+    }
+
+    fn transform_back(&self, tiles: &Tiles, products: &[f32], columns: Range<usize>) {
+        let InputOf { column_blocks, bias, residual, relu, .. } = self.layer;
+        let call = TransformOutputs {
+            tiles,
+            products,
+            blocks: blocks_of(self.shape.out_channels),
+            range: columns.start * column_blocks..columns.end * column_blocks,
+            bias,
+            residual,
+            relu,
+            output: self.output,
+        };
+        // SAFETY: lengths were checked; tiles or channel blocks differ between threads.
+        unsafe { (self.team.kernels.transform_outputs)(&call) }
+    }
+}

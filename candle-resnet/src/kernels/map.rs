@@ -1,0 +1,75 @@
+//! How activations lie in memory: `(images, channels / 16, height × width, 16)`, f32.
+//!
+//! Sixteen channels of a pixel are one vector. Channels that fill up the last block are zero, in and out of every kernel.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::lanes::LANES;
+
+/// Height and width of a map, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Extent {
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+}
+
+impl Extent {
+    pub(crate) fn pixels(self) -> usize {
+        self.height * self.width
+    }
+
+    /// Floats of one image with `blocks` channel blocks.
+    pub(crate) fn floats(self, blocks: usize) -> usize {
+        blocks * self.pixels() * LANES
+    }
+}
+
+/// Blocks that hold `channels`.
+pub(crate) fn blocks_of(channels: usize) -> usize {
+    channels.div_ceil(LANES)
+}
+
+/// A buffer that several threads write at once, each its own part.
+#[derive(Clone, Copy)]
+pub(crate) struct Writable<'a> {
+    pointer: *mut f32,
+    length: usize,
+    buffer: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it is a pointer into a buffer that outlives it; whoever writes through it promises that parts are disjoint.
+unsafe impl Send for Writable<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Writable<'_> {}
+
+impl<'a> Writable<'a> {
+    pub(crate) fn new(buffer: &'a mut [f32]) -> Writable<'a> {
+        Writable { pointer: buffer.as_mut_ptr(), length: buffer.len(), buffer: PhantomData }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// A pointer to the float at `offset`.
+    ///
+    /// # Safety
+    /// `offset` is within the buffer, or one past its end.
+    #[inline(always)]
+    pub(super) unsafe fn at(&self, offset: usize) -> *mut f32 {
+        debug_assert!(offset <= self.length);
+        // SAFETY: the caller's.
+        unsafe { self.pointer.add(offset) }
+    }
+
+    /// What has been written to a part.
+    ///
+    /// # Safety
+    /// Nobody writes there while the slice lives.
+    pub(crate) unsafe fn read(&self, range: Range<usize>) -> &'a [f32] {
+        assert!(range.start <= range.end && range.end <= self.length);
+        // SAFETY: within the buffer; not written meanwhile, says the caller.
+        unsafe { std::slice::from_raw_parts(self.pointer.add(range.start), range.len()) }
+    }
+}

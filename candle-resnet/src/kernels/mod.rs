@@ -1,0 +1,31 @@
+//! CPU kernels of the frozen form: convolutions, pools, and what attention and norms are made of.
+//!
+//! They take slices and dimensions and know nothing of tensors, weights files and networks; [`plan`](crate::plan) puts them in
+//! order. One source over the trait [`Lanes`](lanes::Lanes), compiled for AVX-512, AVX2 with FMA, NEON and for anything else.
+//! All unsafe code of this crate is here; [`layers`] is the safe face.
+
+mod buffer;
+mod channelwise;
+mod convolution;
+mod dispatch;
+mod lanes;
+mod layers;
+mod map;
+mod pack;
+mod pool;
+mod product;
+mod rearrange;
+mod winograd;
+
+pub(crate) use buffer::Buffer;
+pub(crate) use channelwise::Reduction;
+pub(crate) use convolution::ConvolutionShape;
+pub use dispatch::InstructionSet;
+pub(crate) use dispatch::Kernels;
+pub(crate) use lanes::LANES;
+pub(crate) use layers::{Change, Layer, Scratch, Team, WinogradShape};
+pub(crate) use map::{Extent, blocks_of};
+pub(crate) use pack::{Weights, for_convolution, for_winograd};
+pub(crate) use pool::Window;
+pub(crate) use rearrange::{Unfolding, padded, refold, shift_channels};
+pub(crate) use winograd::Scheme;

@@ -1,0 +1,178 @@
+//! The matrix product that every convolution comes down to: rows of pixels × weights → blocks of output channels.
+//!
+//! The one hot loop. A tile of rows × channel blocks is held in registers while the reduction runs; the weights of a pass
+//! stay in the first-level cache while all rows go by. After Goto & van de Geijn 2008, without a copy of the rows: both
+//! a [`Map`](super::Map) and a packed panel have the layout that is read here.
+
+use super::lanes::{LANES, Lanes};
+
+/// Bytes of weights that one pass over the rows keeps in the first-level cache.
+const PASS_BYTES: usize = 32 << 10;
+
+/// One product. Row `r`, segment `s`, value `k` of the input lie at `s * segment_stride + r * 16 + k`.
+#[derive(Clone, Copy)]
+pub(super) struct Product {
+    pub(super) input: *const f32,
+    pub(super) rows: usize,
+    /// Runs of the reduction: a block of channels each, at one tap of the kernel.
+    pub(super) segments: usize,
+    pub(super) segment_stride: usize,
+    /// Values of each segment that are read, 1 to 16.
+    pub(super) length: usize,
+    /// (segments, length, blocks, 16).
+    pub(super) weights: *const f32,
+    /// Channel block `b` of row `r` is written at `b * block_stride + r * 16`.
+    pub(super) output: *mut f32,
+    pub(super) block_stride: usize,
+    /// Channel blocks, 1 or 2; at most [`Lanes::BLOCKS`].
+    pub(super) blocks: usize,
+    pub(super) finish: Finish,
+}
+
+/// What happens to sums before they are written.
+#[derive(Clone, Copy)]
+pub(super) struct Finish {
+    /// (blocks, 16), or null.
+    pub(super) bias: *const f32,
+    /// Added after the bias; laid out as the output, or null.
+    pub(super) residual: *const f32,
+    pub(super) relu: bool,
+}
+
+impl Finish {
+    pub(super) const NOTHING: Finish = Finish { bias: std::ptr::null(), residual: std::ptr::null(), relu: false };
+}
+
+/// A part of the reduction.
+#[derive(Clone, Copy)]
+struct Pass {
+    first: usize,
+    end: usize,
+}
+
+/// Computes a product.
+///
+/// # Safety
+/// The processor has `V`'s instruction set; all that the fields describe lies within allocations, and nobody else
+/// touches the output meanwhile.
+#[inline(always)]
+pub(super) unsafe fn product<V: Lanes>(product: &Product) {
+    // SAFETY: passed on.
+    unsafe { if V::BLOCKS == 2 && product.blocks == 2 { passes::<V, 2>(product) } else { passes::<V, 1>(product) } }
+}
+
+#[inline(always)]
+unsafe fn passes<V: Lanes, const B: usize>(product: &Product) {
+    let segment_bytes = product.length * B * LANES * size_of::<f32>();
+    let count = (product.segments * segment_bytes).div_ceil(PASS_BYTES + PASS_BYTES / 2).max(1);
+    let bound = |part: usize| product.segments * part / count;
+    for part in 0..count {
+        // SAFETY: passed on.
+        unsafe { rows::<V, B>(product, Pass { first: bound(part), end: bound(part + 1) }) };
+    }
+}
+
+/// All rows, in tiles of as equal height as there can be.
+#[inline(always)]
+unsafe fn rows<V: Lanes, const B: usize>(product: &Product, pass: Pass) {
+    let tiles = product.rows.div_ceil(V::ROWS);
+    let bound = |tile: usize| product.rows * tile / tiles;
+    for index in 0..tiles {
+        let (row, end) = (bound(index), bound(index + 1));
+        // SAFETY: passed on.
+        unsafe {
+            match end - row {
+                1 => tile::<V, 1, B>(product, pass, row),
+                2 => tile::<V, 2, B>(product, pass, row),
+                3 => tile::<V, 3, B>(product, pass, row),
+                4 => tile::<V, 4, B>(product, pass, row),
+                5 => tile::<V, 5, B>(product, pass, row),
+                6 => tile::<V, 6, B>(product, pass, row),
+                7 => tile::<V, 7, B>(product, pass, row),
+                8 => tile::<V, 8, B>(product, pass, row),
+                9 => tile::<V, 9, B>(product, pass, row),
+                10 => tile::<V, 10, B>(product, pass, row),
+                11 => tile::<V, 11, B>(product, pass, row),
+                12 => tile::<V, 12, B>(product, pass, row),
+                13 => tile::<V, 13, B>(product, pass, row),
+                _ => tile::<V, 14, B>(product, pass, row),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile<V: Lanes, const R: usize, const B: usize>(product: &Product, pass: Pass, row: usize) {
+    if R > V::ROWS {
+        return; // Never asked for; spares the code.
+    }
+    // SAFETY: rows `row..row + R` and segments of the pass are within the product.
+    unsafe {
+        let output = product.output.add(row * LANES);
+        let mut sums = [[V::splat(0.0); B]; R];
+        if pass.first > 0 {
+            for r in 0..R {
+                for b in 0..B {
+                    sums[r][b] = V::load(output.add(b * product.block_stride + r * LANES));
+                }
+            }
+        }
+        let mut weights = product.weights.add(pass.first * product.length * B * LANES);
+        for segment in pass.first..pass.end {
+            let mut input = product.input.add(segment * product.segment_stride + row * LANES);
+            for _ in 0..product.length {
+                let mut columns = [V::splat(0.0); B];
+                for b in 0..B {
+                    columns[b] = V::load(weights.add(b * LANES));
+                }
+                for r in 0..R {
+                    let value = V::splat(*input.add(r * LANES));
+                    for b in 0..B {
+                        sums[r][b] = value.mul_add(columns[b], sums[r][b]);
+                    }
+                }
+                weights = weights.add(B * LANES);
+                input = input.add(1);
+            }
+        }
+        if pass.end == product.segments {
+            finish::<V, R, B>(product, row, &mut sums);
+        }
+        for r in 0..R {
+            for b in 0..B {
+                sums[r][b].store(output.add(b * product.block_stride + r * LANES));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn finish<V: Lanes, const R: usize, const B: usize>(product: &Product, row: usize, sums: &mut [[V; B]; R]) {
+    let Finish { bias, residual, relu } = product.finish;
+    // SAFETY: bias and residual are as large as the output's channels and the output.
+    unsafe {
+        if !bias.is_null() {
+            for b in 0..B {
+                let bias = V::load(bias.add(b * LANES));
+                for r in 0..R {
+                    sums[r][b] = sums[r][b].add(bias);
+                }
+            }
+        }
+        if !residual.is_null() {
+            for r in 0..R {
+                for b in 0..B {
+                    let other = V::load(residual.add(b * product.block_stride + (row + r) * LANES));
+                    sums[r][b] = sums[r][b].add(other);
+                }
+            }
+        }
+        if relu {
+            for r in 0..R {
+                for b in 0..B {
+                    sums[r][b] = V::splat(0.0).max(sums[r][b]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! G g Gᵀ: weights in the transformed domain, in f64.
+
+use super::{MAX_POINTS, Scheme};
+
+/// Taps of a kernel's side, at most.
+const MAX_TAPS: usize = 4;
+
+/// G, a row for each point: powers of the point, over the product of its distances to the others; for ∞ the last tap alone.
+struct Matrix {
+    rows: [[f64; MAX_TAPS]; MAX_POINTS],
+    points: usize,
+    taps: usize,
+}
+
+impl Scheme {
+    fn matrix(self) -> Matrix {
+        let (points, taps) = (self.points(), self.kernel());
+        let finite: &[f64] = if points == 4 { &[0.0, 1.0, -1.0] } else { &[0.0, 1.0, -1.0, 2.0, -2.0] };
+        let mut rows = [[0.0; MAX_TAPS]; MAX_POINTS];
+        for (i, &point) in finite.iter().enumerate() {
+            let others = finite.iter().enumerate().filter(|&(j, _)| j != i);
+            let scale: f64 = others.map(|(_, other)| point - other).product();
+            for (power, value) in rows[i][..taps].iter_mut().enumerate() {
+                *value = point.powi(power as i32) / scale;
+            }
+        }
+        rows[points - 1][taps - 1] = 1.0;
+        if points == 4 {
+            rows[0][0] = 1.0; // The sign stands in the input's transform, as is customary.
+        }
+        Matrix { rows, points, taps }
+    }
+}
+
+/// One kernel (r, r) → its values at every point, (points, points).
+pub(crate) fn transform_weights(scheme: Scheme, kernel: &[f64], to: &mut [f64]) {
+    let Matrix { rows, points, taps } = scheme.matrix();
+    let mut half = [[0.0; MAX_TAPS]; MAX_POINTS];
+    for i in 0..points {
+        for x in 0..taps {
+            half[i][x] = (0..taps).map(|y| rows[i][y] * kernel[y * taps + x]).sum();
+        }
+    }
+    for i in 0..points {
+        for j in 0..points {
+            to[i * points + j] = (0..taps).map(|x| half[i][x] * rows[j][x]).sum();
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A convolution of a plan: folded, packed, ready for maps of any size.
+
+use super::Packing;
+use super::choice::{Algorithm, Candidate, choose};
+use crate::kernels::{
+    Buffer, ConvolutionShape, Extent, LANES, Layer, Scratch, Team, Weights, WinogradShape, blocks_of, for_convolution,
+    for_winograd, padded,
+};
+
+/// A convolution's shape, whatever the size of its map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Geometry {
+    pub(super) in_channels: usize,
+    pub(super) out_channels: usize,
+    /// Side of the square kernel.
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) dilation: usize,
+    /// Zeros before the first row and column.
+    pub(super) padding: usize,
+    pub(super) groups: usize,
+}
+
+/// What a convolution is packed from.
+pub(super) struct FoldedConvolution {
+    /// As in the network: `layer1.0.conv1`.
+    pub(super) name: String,
+    pub(super) geometry: Geometry,
+    /// (out, in / groups, kernel, kernel).
+    pub(super) weights: Vec<f64>,
+    /// (out), or nothing.
+    pub(super) bias: Vec<f64>,
+}
+
+/// Weights in the order of their kernel, and all that it asks for.
+#[derive(Debug)]
+pub(super) struct PackedConvolution {
+    pub(super) name: String,
+    pub(super) geometry: Geometry,
+    pub(super) algorithm: Algorithm,
+    /// Channel blocks of the output that are computed together.
+    column_blocks: usize,
+    weights: Buffer,
+    bias: Buffer,
+}
+
+/// The maps of a step.
+pub(super) struct Maps<'a> {
+    pub(super) images: usize,
+    pub(super) from: &'a [f32],
+    pub(super) residual: Option<&'a [f32]>,
+    pub(super) relu: bool,
+    pub(super) to: &'a mut [f32],
+}
+
+impl Geometry {
+    /// A dense layer on one pixel.
+    pub(super) fn dense(inputs: usize, outputs: usize) -> Geometry {
+        Geometry {
+            in_channels: inputs,
+            out_channels: outputs,
+            kernel: 1,
+            stride: 1,
+            dilation: 1,
+            padding: 0,
+            groups: 1,
+        }
+    }
+
+    /// Of the map that comes out. An even kernel stands for an unfolded one and keeps the size.
+    pub(super) fn output(&self, input: Extent) -> Extent {
+        if self.kernel.is_multiple_of(2) {
+            return input;
+        }
+        let window = self.dilation * (self.kernel - 1) + 1;
+        let side = |size: usize| (size + 2 * self.padding).saturating_sub(window) / self.stride + 1;
+        Extent { height: side(input.height), width: side(input.width) }
+    }
+
+    /// Multiplications and additions for one image, before an algorithm saves any.
+    pub(super) fn operations(&self, input: Extent) -> usize {
+        let per_pixel = self.out_channels * self.in_channels / self.groups * self.kernel * self.kernel;
+        2 * per_pixel * self.output(input).pixels()
+    }
+
+    fn shape(&self, input: Extent) -> ConvolutionShape {
+        let &Geometry { in_channels, out_channels, kernel, stride, dilation, padding, groups } = self;
+        let output = self.output(input);
+        ConvolutionShape { in_channels, out_channels, kernel, stride, dilation, padding, input, output, groups }
+    }
+
+    /// Blocks of the output that are computed together: all of them must see the same input.
+    fn column_blocks(&self, most: usize) -> usize {
+        let of_group = self.out_channels / self.groups;
+        let one_input = self.groups == 1 || of_group.is_multiple_of(most * LANES);
+        if one_input && blocks_of(self.out_channels).is_multiple_of(most) { most } else { 1 }
+    }
+}
+
+impl FoldedConvolution {
+    /// A convolution of stride 2 → the one of stride 1 that does the same to an image whose 2×2 pixels have become channels.
+    ///
+    /// Tap k of the kernel sees row `2y + k - p`: in the unfolded image row `y + floor((k - p) / 2)`, and of that its even or odd
+    /// half. Some taps of the new kernel see only one half; the rest of them is zero.
+    pub(super) fn unfolded(self) -> FoldedConvolution {
+        let old = self.geometry;
+        let lead = old.padding.div_ceil(2);
+        let new = Geometry {
+            in_channels: 4 * old.in_channels,
+            kernel: old.kernel.div_ceil(2),
+            stride: 1,
+            padding: lead,
+            ..old
+        };
+        let place = |tap: usize| ((tap + 2 * lead - old.padding) / 2, (tap + 2 * lead - old.padding) % 2);
+        let mut weights = vec![0.0; new.out_channels * new.in_channels * new.kernel * new.kernel];
+        for (index, &weight) in self.weights.iter().enumerate() {
+            let (kernel, column) = (index / old.kernel, index % old.kernel);
+            let (kernel, row) = (kernel / old.kernel, kernel % old.kernel);
+            let (out, channel) = (kernel / old.in_channels, kernel % old.in_channels);
+            let ((y, odd_row), (x, odd_column)) = (place(row), place(column));
+            let channel = (2 * odd_row + odd_column) * old.in_channels + channel;
+            weights[((out * new.in_channels + channel) * new.kernel + y) * new.kernel + x] = weight;
+        }
+        FoldedConvolution { weights, geometry: new, ..self }
+    }
+
+    /// Groups whose channels do not lie evenly in blocks → one group, with zeros between what were groups.
+    fn aligned(self) -> FoldedConvolution {
+        let old = self.geometry;
+        let even = |channels: usize| LANES.is_multiple_of(channels) || channels.is_multiple_of(LANES);
+        let (inputs, outputs) = (old.in_channels / old.groups, old.out_channels / old.groups);
+        if old.groups == 1 || (inputs == outputs && even(inputs)) {
+            return self;
+        }
+        let of_output = inputs * old.kernel * old.kernel;
+        let mut weights = vec![0.0; old.groups * self.weights.len()];
+        for (out, values) in self.weights.chunks_exact(of_output).enumerate() {
+            weights[(out * old.groups + out / outputs) * of_output..][..of_output].copy_from_slice(values);
+        }
+        FoldedConvolution { weights, geometry: Geometry { groups: 1, ..old }, ..self }
+    }
+
+    /// Packs the weights for the kernel that suits the workload, where maps of `input` come in.
+    pub(super) fn pack(self, input: Extent, packing: &Packing) -> PackedConvolution {
+        let FoldedConvolution { name, geometry, weights, bias } = self.aligned();
+        let Geometry { in_channels, out_channels, kernel, stride, dilation, groups, .. } = geometry;
+        let extent = geometry.output(input);
+        let candidate = Candidate { in_channels, out_channels, kernel, stride, dilation, groups, extent };
+        let algorithm = choose(&candidate, &packing.options.workload, packing.options.low_memory);
+        let column_blocks = geometry.column_blocks(packing.kernels.blocks);
+        let values = Weights { values: &weights, out_channels, in_channels: in_channels / groups, kernel, groups };
+        let weights = match algorithm {
+            Algorithm::Direct => for_convolution(&values, &geometry.shape(input), column_blocks),
+            Algorithm::Winograd(scheme) => for_winograd(&values, scheme, in_channels, column_blocks),
+        };
+        let mut bias: Vec<f32> = bias.iter().map(|&value| value as f32).collect();
+        bias.resize(out_channels, 0.0);
+        PackedConvolution { name, geometry, algorithm, column_blocks, weights, bias: Buffer::of(&padded(&bias)) }
+    }
+}
+
+impl PackedConvolution {
+    /// (images, input) → (images, output), with bias, residual and ReLU.
+    pub(super) fn run(&self, team: &Team, input: Extent, maps: Maps, scratch: &mut Scratch) {
+        let layer = Layer {
+            images: maps.images,
+            input: maps.from,
+            weights: self.weights.as_slice(),
+            column_blocks: self.column_blocks,
+            bias: self.bias.as_slice(),
+            residual: maps.residual,
+            relu: maps.relu,
+            output: maps.to,
+        };
+        let Geometry { in_channels, out_channels, padding, .. } = self.geometry;
+        match self.algorithm {
+            Algorithm::Direct => team.convolve(&self.geometry.shape(input), layer, scratch),
+            Algorithm::Winograd(scheme) => {
+                let shape = WinogradShape { scheme, in_channels, out_channels, extent: input, padding };
+                team.winograd(&shape, layer, scratch);
+            }
+        }
+    }
+}

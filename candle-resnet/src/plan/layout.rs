@@ -1,0 +1,118 @@
+//! Sizes of all maps for images of one size, and how many images each segment takes at once.
+
+use candle_core::{Result, bail};
+
+use super::Plan;
+use super::compile::{Operation, Segment, Slot, Step, pooled};
+use crate::kernels::{Extent, Unfolding, Window, blocks_of};
+
+/// Maps of a segment, in bytes, that should stay in the caches.
+const CACHED_BYTES: usize = 3 << 20;
+
+/// What of a run depends on the size and number of images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) images: usize,
+    pub(super) channels: usize,
+    pub(super) extent: Extent,
+    pub(super) segments: Vec<SegmentLayout>,
+    /// Floats of each slot.
+    pub(super) slots: Vec<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SegmentLayout {
+    /// Images that pass through the segment at once.
+    pub(super) at_once: usize,
+    /// Of the map before each step, and after it.
+    pub(super) extents: Vec<(Extent, Extent)>,
+}
+
+impl SegmentLayout {
+    /// Of the segment's output.
+    pub(super) fn output(&self) -> Extent {
+        self.extents.last().map_or(Extent { height: 0, width: 0 }, |&(_, output)| output)
+    }
+}
+
+impl Layout {
+    /// For runs of up to `images` images of `channels` channels.
+    ///
+    /// # Errors
+    /// If the network takes other channels, or larger images.
+    pub(super) fn new(plan: &Plan, images: usize, channels: usize, extent: Extent) -> Result<Layout> {
+        if channels != plan.in_channels || extent.pixels() == 0 {
+            let Extent { height, width } = extent;
+            let wanted = plan.in_channels;
+            bail!("images of shape ({channels}, {height}, {width}) where ({wanted}, H, W) is expected");
+        }
+        let mut of_slot = vec![extent; plan.slots];
+        let mut layout = Layout { images, channels, extent, segments: Vec::new(), slots: vec![0; plan.slots] };
+        let mut at_once = 1;
+        for segment in &plan.segments {
+            let (extents, floats) = walk(segment, &mut of_slot)?;
+            at_once = fitting(floats.iter().map(|&(_, floats)| floats).max().unwrap_or(0), images, at_once);
+            for (slot, floats) in floats {
+                layout.slots[slot] = layout.slots[slot].max(floats * at_once);
+            }
+            layout.segments.push(SegmentLayout { at_once, extents });
+        }
+        layout.widen_boundaries();
+        Ok(layout)
+    }
+
+    /// What a segment puts out is kept until the next one has all the images that it takes at once.
+    fn widen_boundaries(&mut self) {
+        for index in 1..self.segments.len() {
+            self.slots[index - 1] =
+                self.slots[index - 1] / self.segments[index - 1].at_once * self.segments[index].at_once;
+        }
+    }
+}
+
+/// Images that fit the caches: a multiple of what the segment before takes at once, not more than there are.
+fn fitting(floats: usize, images: usize, before: usize) -> usize {
+    let fit = CACHED_BYTES / (3 * floats * size_of::<f32>()).max(1);
+    (fit.min(images) / before * before).max(before)
+}
+
+type Extents = Vec<(Extent, Extent)>;
+
+/// Extents before and after each step, and the floats of each slot that it writes for one image.
+fn walk(segment: &Segment, of_slot: &mut [Extent]) -> Result<(Extents, Vec<(Slot, usize)>)> {
+    let mut extents = Vec::new();
+    let mut floats = Vec::new();
+    for step in &segment.steps {
+        let input = of_slot[step.from];
+        let output = output(step, input);
+        if output.pixels() == 0 || cannot_reflect(step, input) {
+            bail!(
+                "an image is too small for this network: in {} a map of {}×{} is left",
+                segment.name,
+                input.height,
+                input.width
+            );
+        }
+        of_slot[step.to] = output;
+        extents.push((input, output));
+        floats.push((step.to, output.floats(blocks_of(step.channels))));
+    }
+    Ok((extents, floats))
+}
+
+/// A blur needs a neighbour to reflect.
+fn cannot_reflect(step: &Step, input: Extent) -> bool {
+    matches!(step.operation, Operation::Pool { window: Window::Blur, .. }) && input.height.min(input.width) < 2
+}
+
+fn output(step: &Step, input: Extent) -> Extent {
+    match &step.operation {
+        Operation::Unfold { factor } => Unfolding { channels: 1, factor: *factor, extent: input }.unfolded_extent(),
+        Operation::Convolve { convolution, .. } => convolution.geometry.output(input),
+        Operation::Pool { output, .. } => pooled(*output, input),
+        Operation::ShiftChannels { stride, .. } => {
+            Extent { height: input.height.div_ceil(*stride), width: input.width.div_ceil(*stride) }
+        }
+        Operation::Attend { .. } | Operation::Normalise { .. } => input,
+    }
+}

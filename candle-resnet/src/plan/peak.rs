@@ -1,0 +1,46 @@
+//! What the processor could do at best, measured: multiplications and additions of one thread with everything in registers and the
+//! first-level cache.
+
+use std::time::Instant;
+
+use crate::kernels::{Buffer, ConvolutionShape, Extent, InstructionSet, Kernels, Layer, Scratch, Team, blocks_of};
+
+/// Floating-point operations per second of one thread: the best of some small products whose data stay in the cache.
+pub fn peak_flops(set: InstructionSet) -> f64 {
+    let extent = Extent { height: 1, width: 42 };
+    let shape = ConvolutionShape {
+        in_channels: 128,
+        out_channels: 32,
+        kernel: 1,
+        stride: 1,
+        dilation: 1,
+        padding: 0,
+        input: extent,
+        output: extent,
+        groups: 1,
+    };
+    let team = Team { kernels: Kernels::of(set), width: 1 };
+    let (input, weights) = (Buffer::zeros(extent.floats(blocks_of(128))), Buffer::zeros(128 * 32));
+    let (bias, mut output) = (Buffer::zeros(32), Buffer::zeros(extent.floats(blocks_of(32))));
+    let mut scratch = Scratch::default();
+    let operations = 2.0 * (128 * 32 * extent.pixels()) as f64;
+    let mut best: f64 = 0.0;
+    for _ in 0..50 {
+        let started = Instant::now();
+        for _ in 0..20 {
+            let layer = Layer {
+                images: 1,
+                input: input.as_slice(),
+                weights: weights.as_slice(),
+                column_blocks: team.kernels.blocks,
+                bias: bias.as_slice(),
+                residual: None,
+                relu: false,
+                output: output.as_mut_slice(),
+            };
+            team.convolve(&shape, layer, &mut scratch);
+        }
+        best = best.max(20.0 * operations / started.elapsed().as_secs_f64());
+    }
+    best
+}
