@@ -3,7 +3,6 @@
 //! Sixteen channels of a pixel are one vector. Channels that fill up the last block are zero, in and out of every kernel.
 
 use std::marker::PhantomData;
-use std::ops::Range;
 
 use super::lanes::LANES;
 
@@ -61,15 +60,5 @@ impl<'a> Writable<'a> {
         debug_assert!(offset <= self.length);
         // SAFETY: the caller's.
         unsafe { self.pointer.add(offset) }
-    }
-
-    /// What has been written to a part.
-    ///
-    /// # Safety
-    /// Nobody writes there while the slice lives.
-    pub(crate) unsafe fn read(&self, range: Range<usize>) -> &'a [f32] {
-        assert!(range.start <= range.end && range.end <= self.length);
-        // SAFETY: within the buffer; not written meanwhile, says the caller.
-        unsafe { std::slice::from_raw_parts(self.pointer.add(range.start), range.len()) }
     }
 }

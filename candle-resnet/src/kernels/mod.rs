@@ -8,6 +8,8 @@ mod buffer;
 mod channelwise;
 mod convolution;
 mod dispatch;
+#[cfg(test)]
+mod guarded;
 mod lanes;
 mod layers;
 mod map;
@@ -15,6 +17,8 @@ mod pack;
 mod pool;
 mod product;
 mod rearrange;
+#[cfg(test)]
+mod tests;
 mod winograd;
 
 pub(crate) use buffer::Buffer;

@@ -1,0 +1,433 @@
+//! Every kernel, on every instruction set of this machine, beside a naive one in f64; all memory ends at a page that may not be
+//! touched.
+
+use proptest::prelude::*;
+
+use super::guarded::Guarded;
+use super::*;
+
+/// Largest difference, as a fraction of the largest value that may come out.
+const TOLERANCE: f64 = 2e-5;
+
+fn instruction_sets() -> impl Iterator<Item = InstructionSet> {
+    InstructionSet::ALL.into_iter().filter(|set| set.is_available())
+}
+
+fn teams() -> impl Iterator<Item = Team> {
+    let with_width = |width| instruction_sets().map(move |set| Team { kernels: Kernels::of(set), width });
+    [1, 3].into_iter().flat_map(with_width)
+}
+
+/// Values in -1..1 that look random.
+fn values(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(next).collect()
+}
+
+/// (images, channels, height, width) → a map.
+fn map_of(images: &[f32], channels: usize, extent: Extent) -> Guarded {
+    let of_map = extent.floats(blocks_of(channels));
+    let unfolding = Unfolding { channels, factor: 1, extent };
+    let mut map = Guarded::zeros(images.len() / (channels * extent.pixels()) * of_map);
+    let each = images.chunks_exact(channels * extent.pixels());
+    each.zip(map.chunks_exact_mut(of_map)).for_each(|(image, map)| unfolding.unfold(image, map));
+    map
+}
+
+/// A map → (images, channels, height, width).
+fn images_of(map: &[f32], channels: usize, extent: Extent) -> Vec<f32> {
+    let of_map = extent.floats(blocks_of(channels));
+    let mut images = vec![0.0; map.len() / of_map * channels * extent.pixels()];
+    let each = images.chunks_exact_mut(channels * extent.pixels());
+    each.zip(map.chunks_exact(of_map)).for_each(|(image, map)| refold(map, channels, extent, image));
+    images
+}
+
+/// A convolution with values for all that it takes.
+#[derive(Debug, Clone)]
+struct Case {
+    shape: ConvolutionShape,
+    images: usize,
+    residual: bool,
+    relu: bool,
+}
+
+impl Case {
+    fn new(channels: (usize, usize), kernel: usize, input: (usize, usize)) -> Case {
+        let input = Extent { height: input.0, width: input.1 };
+        let shape = ConvolutionShape {
+            in_channels: channels.0,
+            out_channels: channels.1,
+            kernel,
+            stride: 1,
+            dilation: 1,
+            padding: kernel / 2,
+            input,
+            output: input,
+            groups: 1,
+        };
+        Case { shape, images: 1, residual: false, relu: false }
+    }
+
+    /// Stride, dilation and groups, with the padding that ResNets have.
+    fn with(self, stride: usize, dilation: usize, groups: usize) -> Case {
+        let shape = ConvolutionShape { stride, dilation, groups, ..self.shape };
+        let padding = dilation * (shape.kernel / 2);
+        let side = |size: usize| (size + 2 * padding).saturating_sub(dilation * (shape.kernel - 1) + 1) / stride + 1;
+        let output = Extent { height: side(shape.input.height), width: side(shape.input.width) };
+        Case { shape: ConvolutionShape { padding, output, ..shape }, ..self }
+    }
+
+    fn inputs(&self) -> Vec<f32> {
+        values(self.images * self.shape.in_channels * self.shape.input.pixels(), 1)
+    }
+
+    fn weights(&self) -> Vec<f64> {
+        let ConvolutionShape { in_channels, out_channels, kernel, groups, .. } = self.shape;
+        values(out_channels * in_channels / groups * kernel * kernel, 2).into_iter().map(f64::from).collect()
+    }
+
+    fn bias(&self) -> Vec<f32> {
+        values(self.shape.out_channels, 3)
+    }
+
+    fn residuals(&self) -> Vec<f32> {
+        values(self.images * self.shape.out_channels * self.shape.output.pixels(), 4)
+    }
+
+    /// The definition.
+    fn expected(&self) -> Vec<f64> {
+        let (inputs, weights, bias, residuals) = (self.inputs(), self.weights(), self.bias(), self.residuals());
+        let shape = &self.shape;
+        let (of_group, out_of_group) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
+        let mut expected = Vec::new();
+        for image in 0..self.images {
+            for out in 0..shape.out_channels {
+                for (row, column) in pixels(shape.output) {
+                    let mut sum = f64::from(bias[out]);
+                    for within in 0..of_group {
+                        let channel = image * shape.in_channels + out / out_of_group * of_group + within;
+                        for (y, x) in pixels(Extent { height: shape.kernel, width: shape.kernel }) {
+                            let at = |position: usize, tap: usize| {
+                                (position * shape.stride + tap * shape.dilation).wrapping_sub(shape.padding)
+                            };
+                            let (seen, line) = (at(column, x), at(row, y));
+                            if line < shape.input.height && seen < shape.input.width {
+                                let input = inputs[(channel * shape.input.height + line) * shape.input.width + seen];
+                                let weight = ((out * of_group + within) * shape.kernel + y) * shape.kernel + x;
+                                sum += f64::from(input) * weights[weight];
+                            }
+                        }
+                    }
+                    if self.residual {
+                        sum += f64::from(residuals[expected.len()]);
+                    }
+                    expected.push(if self.relu { sum.max(0.0) } else { sum });
+                }
+            }
+        }
+        expected
+    }
+
+    /// What a kernel makes of it; `None` for the one that takes any shape.
+    fn computed(&self, team: &Team, scheme: Option<Scheme>) -> Vec<f32> {
+        let ConvolutionShape { in_channels, out_channels, kernel, groups, input, output, padding, .. } = self.shape;
+        let even = blocks_of(out_channels).is_multiple_of(team.kernels.blocks) && groups == 1;
+        let column_blocks = if even { team.kernels.blocks } else { 1 };
+        let values = self.weights();
+        let weights = Weights { values: &values, out_channels, in_channels: in_channels / groups, kernel, groups };
+        let packed = match scheme {
+            None => for_convolution(&weights, &self.shape, column_blocks),
+            Some(scheme) => for_winograd(&weights, scheme, in_channels, column_blocks),
+        };
+        let (inputs, residuals) = (map_of(&self.inputs(), in_channels, input), self.residuals());
+        let residuals = map_of(&residuals, out_channels, output);
+        let (packed, bias) = (Guarded::of(packed.as_slice()), Guarded::of(&padded(&self.bias())));
+        let mut outputs = Guarded::zeros(self.images * output.floats(blocks_of(out_channels)));
+        outputs.fill(f32::NAN);
+        let layer = Layer {
+            images: self.images,
+            input: &inputs,
+            weights: &packed,
+            column_blocks,
+            bias: &bias,
+            residual: self.residual.then_some(&residuals),
+            relu: self.relu,
+            output: &mut outputs,
+        };
+        let mut scratch = Scratch::default();
+        match scheme {
+            None => team.convolve(&self.shape, layer, &mut scratch),
+            Some(scheme) => {
+                let shape = WinogradShape { scheme, in_channels, out_channels, extent: input, padding };
+                team.winograd(&shape, layer, &mut scratch);
+            }
+        }
+        assert_filled_up_with_zeros(&outputs, out_channels, output);
+        images_of(&outputs, out_channels, output)
+    }
+
+    fn check(&self, scheme: Option<Scheme>) {
+        let expected = self.expected();
+        let terms = self.shape.in_channels / self.shape.groups * self.shape.kernel * self.shape.kernel;
+        for team in teams() {
+            let computed = self.computed(&team, scheme);
+            assert_near(&computed, &expected, TOLERANCE * (terms as f64).sqrt(), &format!("{self:?} {scheme:?}"));
+        }
+    }
+}
+
+fn pixels(extent: Extent) -> impl Iterator<Item = (usize, usize)> {
+    (0..extent.pixels()).map(move |pixel| (pixel / extent.width, pixel % extent.width))
+}
+
+fn assert_near(computed: &[f32], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(computed.len(), expected.len(), "{what}");
+    for (index, (&computed, &expected)) in computed.iter().zip(expected).enumerate() {
+        let difference = (f64::from(computed) - expected).abs();
+        assert!(difference <= tolerance, "{what}: value {index} is {computed}, expected {expected}");
+    }
+}
+
+/// Channels beyond the last are read by the next layer, against weights of zero: not even NaN may stand there.
+fn assert_filled_up_with_zeros(map: &[f32], channels: usize, extent: Extent) {
+    for (position, lines) in map.chunks_exact(LANES).enumerate() {
+        let block = position / extent.pixels() % blocks_of(channels);
+        let used = channels.saturating_sub(block * LANES).min(LANES);
+        assert!(lines[used..].iter().all(|&value| value == 0.0), "pixel {position} of the map");
+    }
+}
+
+#[test]
+fn convolutions_of_every_kind_match_the_definition() {
+    for case in [
+        Case::new((16, 32), 1, (7, 7)),
+        Case::new((1040, 32), 1, (3, 5)), // several passes over the reduction
+        Case::new((24, 33), 1, (5, 9)),   // channels that fill no block
+        Case::new((3, 16), 3, (9, 8)),
+        Case::new((3, 64), 7, (17, 15)).with(2, 1, 1),
+        Case::new((48, 64), 3, (13, 11)).with(2, 1, 1),
+        Case::new((32, 32), 3, (12, 12)).with(1, 2, 1),
+        Case::new((64, 64), 3, (10, 10)).with(1, 4, 1),
+        Case::new((64, 64), 3, (9, 9)).with(1, 1, 16), // groups of 4 channels
+        Case::new((64, 64), 3, (9, 9)).with(2, 1, 8),
+        Case::new((96, 96), 3, (7, 6)).with(1, 1, 2), // groups of 48
+        Case::new((32, 64), 1, (8, 8)).with(2, 1, 1),
+        Case::new((32, 32), 1, (1, 1)),
+    ] {
+        case.check(None);
+        Case { images: 3, residual: true, relu: true, ..case }.check(None);
+    }
+}
+
+#[test]
+fn winograd_matches_the_definition_whatever_the_size() {
+    for (height, width) in [(1, 1), (2, 3), (4, 4), (7, 7), (8, 5), (13, 14), (29, 3)] {
+        for scheme in [Scheme::TwoByTwo, Scheme::FourByFour] {
+            Case::new((32, 32), 3, (height, width)).check(Some(scheme));
+            let case = Case::new((20, 48), 3, (height, width));
+            Case { images: 5, residual: true, relu: true, ..case }.check(Some(scheme));
+        }
+        Case { images: 2, ..Case::new((12, 64), 4, (height, width)) }.check(Some(Scheme::ThreeByThreeOfFour));
+    }
+}
+
+#[test]
+fn many_channels_share_the_work_by_columns() {
+    let case = Case { images: 2, relu: true, ..Case::new((208, 96), 3, (6, 5)) };
+    case.check(Some(Scheme::FourByFour));
+    case.check(None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn any_convolution_matches_the_definition(
+        (into, out) in (1usize..70, 1usize..70),
+        kernel in prop::sample::select(vec![1usize, 3, 5, 7]),
+        (height, width) in (1usize..16, 1usize..16),
+        (stride, dilation) in (1usize..4, 1usize..3),
+        images in 1usize..4,
+        (residual, relu) in any::<(bool, bool)>(),
+    ) {
+        let case = Case { images, residual, relu, ..Case::new((into, out), kernel, (height, width)) };
+        case.with(stride, dilation, 1).check(None);
+    }
+
+    #[test]
+    fn any_winograd_matches_the_definition(
+        (into, out) in (1usize..70, 1usize..70),
+        (height, width) in (1usize..16, 1usize..16),
+        images in 1usize..4,
+        scheme in prop::sample::select(vec![Scheme::TwoByTwo, Scheme::FourByFour, Scheme::ThreeByThreeOfFour]),
+    ) {
+        Case { images, ..Case::new((into, out), scheme.kernel(), (height, width)) }.check(Some(scheme));
+    }
+}
+
+/// The window of a pool at one pixel, in f64.
+fn pooled(plane: &[f32], extent: Extent, window: Window, (y, x): (usize, usize)) -> f64 {
+    let at = |row: usize, column: usize| f64::from(plane[row * extent.width + column]);
+    let around = |centre: usize, size: usize| centre.saturating_sub(1)..(centre + 2).min(size);
+    match window {
+        Window::Max => {
+            let rows = around(y, extent.height);
+            rows.flat_map(|row| around(x, extent.width).map(move |column| at(row, column))).fold(f64::MIN, f64::max)
+        }
+        Window::Mean { zeros } => {
+            let inside = |row: usize, column: usize| row < extent.height && column < extent.width;
+            let seen: Vec<f64> = [(y, x), (y, x + 1), (y + 1, x), (y + 1, x + 1)]
+                .into_iter()
+                .filter(|&(row, column)| inside(row, column))
+                .map(|(row, column)| at(row, column))
+                .collect();
+            seen.iter().sum::<f64>() / if zeros { 4.0 } else { seen.len() as f64 }
+        }
+        Window::Blur => {
+            let reflect = |centre: usize, step: usize, size: usize| match (centre + step).checked_sub(1) {
+                None => 1,
+                Some(position) if position == size => size - 2,
+                Some(position) => position,
+            };
+            let taps = [0.25, 0.5, 0.25];
+            let pairs = (0..9).map(|tap| (tap / 3, tap % 3));
+            pairs.map(|(i, j)| taps[i] * taps[j] * at(reflect(y, i, extent.height), reflect(x, j, extent.width))).sum()
+        }
+    }
+}
+
+#[test]
+fn pools_match_the_definition_at_every_edge() {
+    let channels = 20;
+    for (height, width) in [(2, 2), (3, 7), (8, 8), (9, 5)] {
+        let input = Extent { height, width };
+        let images = values(2 * channels * input.pixels(), 5);
+        let map = map_of(&images, channels, input);
+        for (window, stride) in [
+            (Window::Max, 1),
+            (Window::Max, 2),
+            (Window::Mean { zeros: false }, 2),
+            (Window::Mean { zeros: true }, 1),
+            (Window::Blur, 1),
+            (Window::Blur, 2),
+        ] {
+            let output = Extent { height: height.div_ceil(stride), width: width.div_ceil(stride) };
+            let planes = images.chunks_exact(input.pixels());
+            let expected: Vec<f64> = planes
+                .flat_map(|plane| {
+                    pixels(output).map(move |(y, x)| pooled(plane, input, window, (y * stride, x * stride)))
+                })
+                .collect();
+            for team in teams() {
+                let mut to = Guarded::zeros(2 * output.floats(blocks_of(channels)));
+                team.pool(window, stride, (input, output), &map, &mut to);
+                let computed = images_of(&to, channels, output);
+                assert_near(&computed, &expected, 1e-6, &format!("{window:?} / {stride} of {height}×{width}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn reductions_and_affine_maps_match_the_definition() {
+    let (channels, extent) = (20, Extent { height: 5, width: 7 });
+    let images = values(2 * channels * extent.pixels(), 6);
+    let map = map_of(&images, channels, extent);
+    let planes: Vec<&[f32]> = images.chunks_exact(extent.pixels()).collect();
+    let pixel = Extent { height: 1, width: 1 };
+    let mean = |plane: &[f32]| plane.iter().map(|&value| f64::from(value)).sum::<f64>() / plane.len() as f64;
+    let largest = |plane: &[f32]| plane.iter().fold(f64::MIN, |largest, &value| largest.max(value.into()));
+    let spread =
+        |plane: &[f32]| plane.iter().map(|&value| (f64::from(value) - 0.25).powi(2)).sum::<f64>() / plane.len() as f64;
+    let centres = Guarded::of(&[0.25; 2 * 2 * LANES]);
+    for team in teams() {
+        let reduced = |reduction| {
+            let mut to = Guarded::zeros(2 * 2 * LANES);
+            team.reduce(reduction, extent, &map, &centres, &mut to);
+            images_of(&to, channels, pixel)
+        };
+        let of_planes = |number: &dyn Fn(&[f32]) -> f64| planes.iter().map(|plane| number(plane)).collect::<Vec<f64>>();
+        assert_near(&reduced(Reduction::Mean), &of_planes(&mean), 1e-6, "mean");
+        assert_near(&reduced(Reduction::Max), &of_planes(&largest), 0.0, "max");
+        assert_near(&reduced(Reduction::Spread), &of_planes(&spread), 1e-6, "spread");
+
+        let (scale, shift) = (values(2 * channels, 7), values(2 * channels, 8));
+        let mut to = Guarded::zeros(map.len());
+        let change = Change {
+            from: &map,
+            scale: &map_of(&scale, channels, pixel),
+            shift: &map_of(&shift, channels, pixel),
+            residual: Some(&map),
+            relu: true,
+        };
+        team.affine(extent, &change, &mut to);
+        let expected = images.iter().enumerate().map(|(index, &value)| {
+            let plane = index / extent.pixels();
+            f64::from(value * scale[plane] + shift[plane] + value).max(0.0)
+        });
+        assert_near(&images_of(&to, channels, extent), &expected.collect::<Vec<_>>(), 1e-6, "affine");
+    }
+}
+
+#[test]
+fn not_a_number_passes_through_a_relu() {
+    let case = Case { relu: true, ..Case::new((16, 16), 1, (1, 1)) };
+    for team in teams() {
+        let weights = Buffer::of(&[f32::NAN; 256]);
+        let (input, bias, mut output) = (Buffer::of(&[1.0; 16]), Buffer::zeros(16), Buffer::zeros(16));
+        let layer = Layer {
+            images: 1,
+            input: input.as_slice(),
+            weights: weights.as_slice(),
+            column_blocks: 1,
+            bias: bias.as_slice(),
+            residual: None,
+            relu: true,
+            output: output.as_mut_slice(),
+        };
+        team.convolve(&case.shape, layer, &mut Scratch::default());
+        assert!(output.as_slice().iter().all(|value| value.is_nan()));
+    }
+}
+
+#[test]
+#[should_panic]
+fn a_buffer_that_is_too_short_is_refused() {
+    let case = Case::new((16, 16), 3, (4, 4));
+    let (input, weights, bias) = (Buffer::zeros(16 * 16), Buffer::zeros(9 * 16 * 16), Buffer::zeros(16));
+    let mut output = vec![0.0; 16 * 16 - 1];
+    let layer = Layer {
+        images: 1,
+        input: input.as_slice(),
+        weights: weights.as_slice(),
+        column_blocks: 1,
+        bias: bias.as_slice(),
+        residual: None,
+        relu: false,
+        output: &mut output,
+    };
+    let team = Team { kernels: Kernels::of(InstructionSet::best()), width: 1 };
+    team.convolve(&case.shape, layer, &mut Scratch::default());
+}
+
+#[test]
+fn unfolding_and_refolding_are_each_others_inverse() {
+    let (channels, extent) = (3, Extent { height: 5, width: 4 });
+    let image = values(channels * extent.pixels(), 9);
+    assert_eq!(images_of(&map_of(&image, channels, extent), channels, extent), image);
+    let unfolding = Unfolding { channels, factor: 2, extent };
+    assert_eq!(unfolding.unfolded_extent(), Extent { height: 3, width: 2 });
+    let mut map = vec![0.0; unfolding.unfolded_extent().floats(1)];
+    unfolding.unfold(&image, &mut map);
+    // Row 1, column 3 of channel 2: pixel (0, 1) of the map, its odd row and odd column.
+    assert_eq!(map[LANES + 3 * channels + 2], image[2 * extent.pixels() + extent.width + 3]);
+    // Below the last row there is nothing.
+    assert!(map[4 * LANES + 2 * channels..5 * LANES].iter().all(|&value| value == 0.0));
+}
