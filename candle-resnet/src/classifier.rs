@@ -8,6 +8,7 @@ use candle_nn::{Linear, Module};
 use crate::error::{Error, Result};
 use crate::features::FeatureExtractor;
 use crate::model::Model;
+use crate::plan::PlanOptions;
 use crate::preprocess::{self, Photo, Preprocessing};
 use crate::trunk::Trunk;
 use crate::weights;
@@ -33,7 +34,7 @@ pub struct Prediction {
 }
 
 impl Classifier {
-    pub(crate) fn new(model: &Model, device: &Device) -> Result<Classifier> {
+    pub(crate) fn new(model: &Model, device: &Device, options: &PlanOptions) -> Result<Classifier> {
         if model.classes == 0 {
             return Err(Error::FeaturesOnly(model.provenance.model.clone()));
         }
@@ -44,7 +45,7 @@ impl Classifier {
         };
         let fc = Linear::new(take("fc.weight")?, Some(take("fc.bias")?));
         Ok(Classifier {
-            trunk: model.trunk(device)?,
+            trunk: model.trunk_with(device, options)?,
             fc,
             label_names: model.label_names.clone(),
             preprocessing: model.preprocessing.clone(),

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::hub::{DownloadProgress, Fetched, Hub, HubError, HubFile, HubSettings};
 use crate::initialise::fresh_weights;
 use crate::labels::LabelSet;
+use crate::plan::PlanOptions;
 use crate::preprocess::Preprocessing;
 use crate::registry::ModelName;
 use crate::trunk::Trunk;
@@ -165,7 +166,15 @@ impl Model {
     /// # Errors
     /// If the device has no room.
     pub fn trunk(&self, device: &Device) -> Result<Trunk> {
-        Ok(Trunk::compile(self.architecture, &self.weights, device)?)
+        self.trunk_with(device, &PlanOptions::default())
+    }
+
+    /// As [`trunk`](Model::trunk); `options` say what the CPU is to be fast at.
+    ///
+    /// # Errors
+    /// As [`trunk`](Model::trunk).
+    pub fn trunk_with(&self, device: &Device, options: &PlanOptions) -> Result<Trunk> {
+        Ok(Trunk::compile_with(self.architecture, &self.weights, device, options)?)
     }
 
     /// The whole network with labels and preprocessing, ready to predict on `device`.
@@ -173,7 +182,15 @@ impl Model {
     /// # Errors
     /// If the model offers features only, or the device has no room.
     pub fn classifier(&self, device: &Device) -> Result<Classifier> {
-        Classifier::new(self, device)
+        Classifier::new(self, device, &PlanOptions::default())
+    }
+
+    /// As [`classifier`](Model::classifier); `options` say what the CPU is to be fast at.
+    ///
+    /// # Errors
+    /// As [`classifier`](Model::classifier).
+    pub fn classifier_with(&self, device: &Device, options: &PlanOptions) -> Result<Classifier> {
+        Classifier::new(self, device, options)
     }
 }
 

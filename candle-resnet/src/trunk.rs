@@ -118,8 +118,8 @@ fn on_slice<T>(images: &Tensor, work: impl FnOnce(&Images) -> Result<T>) -> Resu
 }
 
 impl Source for FrozenWeights<'_> {
-    fn values(&self, name: &str) -> Result<Vec<f64>> {
-        self.double(name)?.flatten_all()?.to_vec1()
+    fn values(&self, name: &str) -> Result<Vec<f32>> {
+        self.variable(name)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
     }
 }
 
@@ -178,10 +178,15 @@ impl FrozenWeights<'_> {
 
     /// A detached copy of the variable `name` on the CPU, where every dtype is at hand.
     fn double(&self, name: &str) -> Result<Tensor> {
+        self.variable(name)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)
+    }
+
+    /// The variable `name`, detached.
+    fn variable(&self, name: &str) -> Result<Tensor> {
         let variable = self.variables.get(name);
         let variable =
             variable.ok_or_else(|| candle_core::Error::msg(format!("the weights hold no tensor `{name}`")))?;
-        variable.as_detached_tensor().to_device(&Device::Cpu)?.to_dtype(DType::F64)
+        Ok(variable.as_detached_tensor())
     }
 }
 

@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor};
-use candle_resnet::plan::{PlanOptions, StepTime, Workload};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use candle_resnet::network::Network;
+use candle_resnet::plan::{StepTime, Workload};
 use candle_resnet::{FeatureExtractor, Trunk};
 use clap::Args;
 use serde_json::json;
@@ -37,8 +39,12 @@ pub struct Arguments {
     json: bool,
 
     /// Time every step, on one thread
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["json", "trainable"])]
     profile: bool,
+
+    /// Time the trainable form, which candle's own operations compute
+    #[arg(long)]
+    trainable: bool,
 
     #[command(flatten)]
     plan: PlanArguments,
@@ -57,14 +63,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let side = arguments.size.map_or(model.preprocessing.crop, |size| size as usize);
     let batch = arguments.batch as usize;
     let workload = Workload { image: (side, side), batch, images: None };
-    let options = PlanOptions { workload, ..arguments.plan.options() };
-    let trunk = Trunk::compile_with(model.architecture, &model.weights, &device, &options)?;
-    drop(model);
+    let options = arguments.plan.options(workload);
     let images = Tensor::randn(0f32, 1.0, (batch, 3, side, side), &device)?;
-    if arguments.profile {
-        return profile(&trunk, &images, arguments);
-    }
-    let times = times(arguments.repeat, || Ok(trunk.features(&images)?.to_device(&Device::Cpu)?))?;
+    let times = if arguments.trainable {
+        let variables = VarBuilder::from_varmap(&model.weights, DType::F32, &device);
+        let network = Network::new(model.architecture, model.classes, variables)?;
+        times(arguments.repeat, || Ok(network.features(&images)?.detach().to_device(&Device::Cpu)?))?
+    } else {
+        let trunk = model.trunk_with(&device, &options)?;
+        drop(model);
+        if arguments.profile {
+            return profile(&trunk, &images, arguments);
+        }
+        times(arguments.repeat, || Ok(trunk.features(&images)?.to_device(&Device::Cpu)?))?
+    };
     let per_image = |time: Duration| 1e3 * time.as_secs_f64() / f64::from(arguments.batch);
     let (median, least) = (per_image(times[times.len() / 2]), per_image(times[0]));
     let mut out = std::io::stdout().lock();

@@ -10,7 +10,7 @@ use candle_resnet::Model;
 use candle_resnet::catalogue::Catalogue;
 use candle_resnet::hub::{Hub, HubSettings};
 use candle_resnet::model::{Loader, ModelRequest, WeightsChoice};
-use candle_resnet::plan::{InstructionSet, PlanOptions};
+use candle_resnet::plan::{InstructionSet, PlanOptions, Workload};
 use candle_resnet::preprocess::{Interpolation, Preprocessing, PreprocessingError};
 use clap::{Args, ValueEnum};
 
@@ -228,6 +228,17 @@ pub struct ReadingArguments {
 
     #[command(flatten)]
     pub preprocessing: PreprocessingArguments,
+
+    #[command(flatten)]
+    pub plan: PlanArguments,
+}
+
+impl ReadingArguments {
+    /// How to compile for `images` photos in all, `batch` at a time.
+    pub fn plan_options(&self, model: &Model, images: usize, batch: usize) -> PlanOptions {
+        let side = model.preprocessing.crop;
+        self.plan.options(Workload { image: (side, side), batch: batch.min(images), images: Some(images) })
+    }
 }
 
 /// How the CPU computes.
@@ -256,9 +267,9 @@ impl PlanArguments {
         self.instruction_set.unwrap_or_else(InstructionSet::best)
     }
 
-    /// How to compile, for the workload that is the default.
-    pub fn options(&self) -> PlanOptions {
-        PlanOptions { instruction_set: self.instruction_set(), low_memory: self.low_memory, ..PlanOptions::default() }
+    /// How to compile for a workload.
+    pub fn options(&self, workload: Workload) -> PlanOptions {
+        PlanOptions { instruction_set: self.instruction_set(), low_memory: self.low_memory, workload }
     }
 }
 

@@ -35,7 +35,8 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let device = arguments.reading.device.open()?;
     let model = arguments.reading.preprocessing.adapt(arguments.model.load(None)?)?;
-    let classifier = model.classifier(&device)?;
+    let options = arguments.reading.plan_options(&model, arguments.photos.len(), 1);
+    let classifier = model.classifier_with(&device, &options)?;
     let mut unreadable = 0;
     for photo in &arguments.photos {
         match predict(&classifier, photo, arguments.top_k as usize) {

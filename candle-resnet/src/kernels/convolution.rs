@@ -38,15 +38,9 @@ impl ConvolutionShape {
         self.in_channels.min(LANES)
     }
 
-    /// Input blocks that an output block reads: all, or those of its groups.
+    /// Input blocks that an output block reads.
     pub(crate) fn input_blocks(&self, output_block: usize) -> Range<usize> {
-        if self.groups == 1 {
-            return 0..blocks_of(self.in_channels);
-        }
-        let (into, out) = (self.in_channels / self.groups, self.out_channels / self.groups);
-        let first = output_block * LANES / out;
-        let last = ((output_block + 1) * LANES).min(self.out_channels).div_ceil(out);
-        first * into / LANES..(last * into).div_ceil(LANES)
+        input_blocks((self.in_channels, self.out_channels), self.groups, output_block)
     }
 
     /// Runs of the reduction for an output block.
@@ -58,6 +52,17 @@ impl ConvolutionShape {
     pub(crate) fn panel(&self, pixels: usize) -> usize {
         if self.in_place() { 0 } else { self.segments(0) * panel_stride(pixels) }
     }
+}
+
+/// Input blocks that an output block of a convolution reads: all, or those of its groups.
+pub(super) fn input_blocks(channels: (usize, usize), groups: usize, output_block: usize) -> Range<usize> {
+    if groups == 1 {
+        return 0..blocks_of(channels.0);
+    }
+    let (into, out) = (channels.0 / groups, channels.1 / groups);
+    let first = output_block * LANES / out;
+    let last = ((output_block + 1) * LANES).min(channels.1).div_ceil(out);
+    first * into / LANES..(last * into).div_ceil(LANES)
 }
 
 /// Floats from one segment of a panel to the next: off multiples of 4096 bytes, which share cache sets.

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::buffer::Buffer;
 use super::channelwise::{Affine, Reduce, Reduction};
-use super::convolution::{ConvolutionShape, Convolve};
+use super::convolution::{ConvolutionShape, Convolve, input_blocks};
 use super::dispatch::Kernels;
 use super::lanes::LANES;
 use super::map::{Extent, Writable, blocks_of};
@@ -62,6 +62,7 @@ pub(crate) struct WinogradShape {
     pub(crate) scheme: Scheme,
     pub(crate) in_channels: usize,
     pub(crate) out_channels: usize,
+    pub(crate) groups: usize,
     /// Of input and output.
     pub(crate) extent: Extent,
     /// Zeros before the first row and column.
@@ -154,7 +155,7 @@ impl Team {
     /// A convolution of stride 1 by Winograd's method.
     pub(crate) fn winograd(&self, shape: &WinogradShape, layer: Layer, scratch: &mut Scratch) {
         let weights = shape.scheme.products()
-            * blocks_of(shape.in_channels)
+            * input_blocks((shape.in_channels, shape.out_channels), shape.groups, 0).len()
             * shape.in_channels.min(LANES)
             * blocks_of(shape.out_channels)
             * LANES;
@@ -315,8 +316,8 @@ impl WinogradCall<'_> {
         let call = Multiply {
             tiles,
             transformed,
-            blocks: blocks_of(self.shape.in_channels),
-            length: self.shape.in_channels.min(LANES),
+            channels: (self.shape.in_channels, self.shape.out_channels),
+            groups: self.shape.groups,
             weights: self.layer.weights,
             column_blocks: self.layer.column_blocks,
             columns: self.columns,

@@ -3,15 +3,17 @@
 use rayon::prelude::*;
 
 use super::buffer::Buffer;
-use super::convolution::ConvolutionShape;
+use super::convolution::{ConvolutionShape, input_blocks};
 use super::lanes::LANES;
 use super::map::{Writable, blocks_of};
-use super::winograd::{MAX_POINTS, Scheme, transform_weights};
+use super::winograd::{MAX_POINTS, Scheme};
 
-/// Weights of a convolution, in f64 with all that is folded into them.
+/// Weights of a convolution, and what is folded into them.
 pub(crate) struct Weights<'a> {
     /// (out, in / groups, kernel, kernel).
-    pub(crate) values: &'a [f64],
+    pub(crate) values: &'a [f32],
+    /// (out): multiplied in, in f64.
+    pub(crate) scale: &'a [f64],
     pub(crate) out_channels: usize,
     /// Of each group.
     pub(crate) in_channels: usize,
@@ -20,12 +22,14 @@ pub(crate) struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    /// The kernel from input channel `channel` (of all) to `out`; `None` where they are of different groups, or beyond.
-    fn kernel(&self, out: usize, channel: usize) -> Option<&[f64]> {
+    /// The kernel from input channel `channel` (of all) to `out`, and its scale; `None` where they are of different groups,
+    /// or beyond.
+    fn kernel(&self, out: usize, channel: usize) -> Option<(&[f32], f64)> {
         let area = self.kernel * self.kernel;
         let group = out / (self.out_channels / self.groups);
         let within = channel.checked_sub(group * self.in_channels).filter(|&within| within < self.in_channels)?;
-        (out < self.out_channels).then(|| &self.values[(out * self.in_channels + within) * area..][..area])
+        let first = (out * self.in_channels + within) * area;
+        (out < self.out_channels).then(|| (&self.values[first..first + area], self.scale[out]))
     }
 }
 
@@ -39,10 +43,12 @@ pub(crate) fn for_convolution(weights: &Weights, shape: &ConvolutionShape, colum
         for out in 0..column {
             for (position, block) in shape.input_blocks(index * column_blocks).enumerate() {
                 for lane in 0..length {
-                    let Some(kernel) = weights.kernel(index * column + out, block * LANES + lane) else { continue };
+                    let Some((kernel, scale)) = weights.kernel(index * column + out, block * LANES + lane) else {
+                        continue;
+                    };
                     let first = (position * area * length + lane) * column + out;
                     for (tap, &value) in kernel.iter().enumerate() {
-                        packed[first + tap * length * column] = value as f32;
+                        packed[first + tap * length * column] = (f64::from(value) * scale) as f32;
                     }
                 }
             }
@@ -51,24 +57,32 @@ pub(crate) fn for_convolution(weights: &Weights, shape: &ConvolutionShape, colum
     packed
 }
 
-/// For [`multiply`](super::winograd): (points, columns, input blocks, length, blocks of a column, 16).
-pub(crate) fn for_winograd(weights: &Weights, scheme: Scheme, in_channels: usize, column_blocks: usize) -> Buffer {
+/// For [`multiply`](super::winograd): (points, columns, input blocks of a column, length, blocks of a column, 16).
+pub(crate) fn for_winograd(weights: &Weights, scheme: Scheme, column_blocks: usize) -> Buffer {
+    let in_channels = weights.in_channels * weights.groups;
     let (length, column) = (in_channels.min(LANES), column_blocks * LANES);
     let columns = blocks_of(weights.out_channels) / column_blocks;
-    let of_column = blocks_of(in_channels) * length * column;
-    let points = scheme.products();
+    let seen =
+        |column: usize| input_blocks((in_channels, weights.out_channels), weights.groups, column * column_blocks);
+    let of_column = seen(0).len() * length * column;
+    let (points, matrix) = (scheme.products(), scheme.matrix());
     let mut packed = Buffer::zeros(points * columns * of_column);
     let whole = Writable::new(packed.as_mut_slice());
     (0..columns).into_par_iter().for_each(|index| {
         let mut transformed = [0.0; MAX_POINTS * MAX_POINTS];
-        for channel in 0..in_channels {
-            for out in 0..column {
-                let Some(kernel) = weights.kernel(index * column + out, channel) else { continue };
-                transform_weights(scheme, kernel, &mut transformed);
-                let within = (channel / LANES * length + channel % LANES) * column + out;
-                for (point, &value) in transformed[..points].iter().enumerate() {
-                    // SAFETY: within the buffer; each column's part is written by one thread.
-                    unsafe { whole.at((point * columns + index) * of_column + within).write(value as f32) };
+        for (position, block) in seen(index).enumerate() {
+            for lane in 0..length {
+                for out in 0..column {
+                    let Some((kernel, scale)) = weights.kernel(index * column + out, block * LANES + lane) else {
+                        continue;
+                    };
+                    matrix.transform(kernel, scale, &mut transformed);
+                    let within = (position * length + lane) * column + out;
+                    for (point, &value) in transformed[..points].iter().enumerate() {
+                        let at = (point * columns + index) * of_column + within;
+                        // SAFETY: within the buffer; each column's part is written by one thread.
+                        unsafe { whole.at(at).write(value as f32) };
+                    }
                 }
             }
         }

@@ -88,9 +88,13 @@ impl Case {
         values(self.images * self.shape.in_channels * self.shape.input.pixels(), 1)
     }
 
-    fn weights(&self) -> Vec<f64> {
+    fn weights(&self) -> Vec<f32> {
         let ConvolutionShape { in_channels, out_channels, kernel, groups, .. } = self.shape;
-        values(out_channels * in_channels / groups * kernel * kernel, 2).into_iter().map(f64::from).collect()
+        values(out_channels * in_channels / groups * kernel * kernel, 2)
+    }
+
+    fn scale(&self) -> Vec<f64> {
+        (0..self.shape.out_channels).map(|channel| [1.0, -0.5, 0.75][channel % 3]).collect()
     }
 
     fn bias(&self) -> Vec<f32> {
@@ -104,7 +108,7 @@ impl Case {
     /// The definition.
     fn expected(&self) -> Vec<f64> {
         let (inputs, weights, bias, residuals) = (self.inputs(), self.weights(), self.bias(), self.residuals());
-        let shape = &self.shape;
+        let (shape, scale) = (&self.shape, self.scale());
         let (of_group, out_of_group) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
         let mut expected = Vec::new();
         for image in 0..self.images {
@@ -121,7 +125,7 @@ impl Case {
                             if line < shape.input.height && seen < shape.input.width {
                                 let input = inputs[(channel * shape.input.height + line) * shape.input.width + seen];
                                 let weight = ((out * of_group + within) * shape.kernel + y) * shape.kernel + x;
-                                sum += f64::from(input) * weights[weight];
+                                sum += f64::from(input) * f64::from(weights[weight]) * scale[out];
                             }
                         }
                     }
@@ -140,11 +144,12 @@ impl Case {
         let ConvolutionShape { in_channels, out_channels, kernel, groups, input, output, padding, .. } = self.shape;
         let even = blocks_of(out_channels).is_multiple_of(team.kernels.blocks) && groups == 1;
         let column_blocks = if even { team.kernels.blocks } else { 1 };
-        let values = self.weights();
-        let weights = Weights { values: &values, out_channels, in_channels: in_channels / groups, kernel, groups };
+        let (values, scale) = (self.weights(), self.scale());
+        let weights =
+            Weights { values: &values, scale: &scale, out_channels, in_channels: in_channels / groups, kernel, groups };
         let packed = match scheme {
             None => for_convolution(&weights, &self.shape, column_blocks),
-            Some(scheme) => for_winograd(&weights, scheme, in_channels, column_blocks),
+            Some(scheme) => for_winograd(&weights, scheme, column_blocks),
         };
         let (inputs, residuals) = (map_of(&self.inputs(), in_channels, input), self.residuals());
         let residuals = map_of(&residuals, out_channels, output);
@@ -165,7 +170,7 @@ impl Case {
         match scheme {
             None => team.convolve(&self.shape, layer, &mut scratch),
             Some(scheme) => {
-                let shape = WinogradShape { scheme, in_channels, out_channels, extent: input, padding };
+                let shape = WinogradShape { scheme, in_channels, out_channels, groups, extent: input, padding };
                 team.winograd(&shape, layer, &mut scratch);
             }
         }
@@ -234,6 +239,9 @@ fn winograd_matches_the_definition_whatever_the_size() {
             let case = Case::new((20, 48), 3, (height, width));
             Case { images: 5, residual: true, relu: true, ..case }.check(Some(scheme));
         }
+        let grouped = |channels, groups| Case::new((channels, channels), 3, (height, width)).with(1, 1, groups);
+        grouped(64, 16).check(Some(Scheme::FourByFour));
+        grouped(96, 2).check(Some(Scheme::FourByFour));
         Case { images: 2, ..Case::new((12, 64), 4, (height, width)) }.check(Some(Scheme::ThreeByThreeOfFour));
     }
 }

@@ -7,11 +7,10 @@ mod matrices;
 
 use std::ops::Range;
 
+use super::convolution::input_blocks;
 use super::lanes::{LANES, Lanes};
-use super::map::{Extent, Writable};
+use super::map::{Extent, Writable, blocks_of};
 use super::product::{Finish, Product, product};
-
-pub(crate) use matrices::transform_weights;
 
 /// Points of a tile's side, at most.
 pub(super) const MAX_POINTS: usize = 6;
@@ -126,11 +125,10 @@ pub(crate) struct Multiply<'a> {
     pub(crate) tiles: &'a Tiles,
     /// What [`transform_inputs`] wrote.
     pub(crate) transformed: &'a [f32],
-    /// Channel blocks of the input.
-    pub(crate) blocks: usize,
-    /// Values of each block that are not always zero.
-    pub(crate) length: usize,
-    /// (points, columns, blocks, length, blocks of a column, 16).
+    /// Channels in and out.
+    pub(crate) channels: (usize, usize),
+    pub(crate) groups: usize,
+    /// (points, columns, input blocks of a column, length, blocks of a column, 16).
     pub(crate) weights: &'a [f32],
     /// Channel blocks of the output that are computed together, 1 or 2: a column.
     pub(crate) column_blocks: usize,
@@ -285,19 +283,23 @@ unsafe fn input_line<V: Lanes, const P: usize>(d: [V; P]) -> [V; P] {
 #[inline(always)]
 pub(super) unsafe fn multiply<V: Lanes>(call: &Multiply) {
     let points = call.tiles.scheme.products();
-    let (input_stride, output_stride) = (call.tiles.input_stride(call.blocks), call.tiles.output_stride());
-    let of_column = call.blocks * call.length * call.column_blocks * LANES;
+    let blocks = blocks_of(call.channels.0);
+    let (input_stride, output_stride) = (call.tiles.input_stride(blocks), call.tiles.output_stride());
+    let segment_stride = call.tiles.count() * LANES;
+    let length = call.channels.0.min(LANES);
     for point in 0..points {
         for column in call.range.clone() {
             let block = (column - call.range.start) * call.column_blocks;
+            let seen = input_blocks(call.channels, call.groups, column * call.column_blocks);
+            let of_column = seen.len() * length * call.column_blocks * LANES;
             // SAFETY: passed on.
             unsafe {
                 product::<V>(&Product {
-                    input: call.transformed.as_ptr().add(point * input_stride),
+                    input: call.transformed.as_ptr().add(point * input_stride + seen.start * segment_stride),
                     rows: call.tiles.count(),
-                    segments: call.blocks,
-                    segment_stride: call.tiles.count() * LANES,
-                    length: call.length,
+                    segments: seen.len(),
+                    segment_stride,
+                    length,
                     weights: call.weights.as_ptr().add((point * call.columns + column) * of_column),
                     output: call.products.at((block * points + point) * output_stride),
                     block_stride: points * output_stride,

@@ -63,10 +63,10 @@ const FEW_TILES: usize = 12;
 /// The algorithm for a convolution.
 pub(crate) fn choose(candidate: &Candidate, workload: &Workload, low_memory: bool) -> Algorithm {
     let &Candidate { in_channels, out_channels, kernel, stride, dilation, groups, extent } = candidate;
-    if low_memory || stride != 1 || dilation != 1 || groups != 1 {
+    if low_memory || stride != 1 || dilation != 1 {
         return Algorithm::Direct;
     }
-    let weights = in_channels * out_channels;
+    let weights = in_channels * out_channels / groups;
     if workload.images.is_some_and(|images| images < FEW_IMAGES) && weights >= MANY_WEIGHTS {
         return Algorithm::Direct;
     }
@@ -77,5 +77,51 @@ pub(crate) fn choose(candidate: &Candidate, workload: &Workload, low_memory: boo
         }
         3 => Algorithm::Winograd(Scheme::FourByFour),
         _ => Algorithm::Direct,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANY: Workload = Workload { image: (224, 224), batch: 32, images: None };
+    const ONE: Workload = Workload { image: (224, 224), batch: 1, images: None };
+    const ONE_EVER: Workload = Workload { image: (224, 224), batch: 1, images: Some(1) };
+
+    const DIRECT: Algorithm = Algorithm::Direct;
+    const F2: Algorithm = Algorithm::Winograd(Scheme::TwoByTwo);
+    const F4: Algorithm = Algorithm::Winograd(Scheme::FourByFour);
+    const STEM: Algorithm = Algorithm::Winograd(Scheme::ThreeByThreeOfFour);
+
+    fn square(channels: usize, kernel: usize, side: usize) -> Candidate {
+        let extent = Extent { height: side, width: side };
+        Candidate { in_channels: channels, out_channels: channels, kernel, stride: 1, dilation: 1, groups: 1, extent }
+    }
+
+    #[test]
+    fn each_shape_has_its_algorithm() {
+        let strided = Candidate { stride: 2, ..square(128, 3, 28) };
+        let dilated = Candidate { dilation: 2, ..square(512, 3, 28) };
+        let grouped = Candidate { groups: 32, ..square(1024, 3, 7) };
+        let stem = Candidate { out_channels: 64, ..square(12, 4, 112) };
+        for (candidate, workload, expected) in [
+            (square(64, 1, 56), MANY, DIRECT),
+            (square(64, 3, 56), MANY, F4),
+            (square(64, 3, 56), ONE, F4),
+            (square(64, 3, 56), ONE_EVER, F4),
+            (square(256, 3, 14), MANY, F4),
+            (square(256, 3, 14), ONE_EVER, DIRECT),
+            (square(512, 3, 7), MANY, F4),
+            (square(512, 3, 7), ONE, F2),
+            (square(512, 3, 7), ONE_EVER, DIRECT),
+            (grouped, MANY, F4),
+            (strided, MANY, DIRECT),
+            (dilated, MANY, DIRECT),
+            (stem, ONE, STEM),
+            (square(12, 2, 112), MANY, DIRECT),
+        ] {
+            assert_eq!(choose(&candidate, &workload, false), expected, "{candidate:?} {workload:?}");
+            assert_eq!(choose(&candidate, &workload, true), DIRECT, "{candidate:?} with little memory");
+        }
     }
 }

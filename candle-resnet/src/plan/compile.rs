@@ -268,19 +268,10 @@ impl Compiler<'_> {
 
     /// The convolution with its batch norm folded in; a group norm stays outside.
     fn folded(&self, unit: &ConvNorm) -> Result<FoldedConvolution> {
-        let mut weights = self.source.values(&format!("{}.weight", unit.conv))?;
-        let mut bias = Vec::new();
-        if unit.norm_kind == Norm::Batch {
-            let of_norm = |suffix: &str| self.source.values(&format!("{}.{suffix}", unit.norm));
-            let (gamma, beta) = (of_norm("weight")?, of_norm("bias")?);
-            let (mean, variance) = (of_norm("running_mean")?, of_norm("running_var")?);
-            let each = weights.len() / unit.out_channels;
-            for (channel, weights) in weights.chunks_exact_mut(each).enumerate() {
-                let scale = gamma[channel] / (variance[channel] + NORM_EPSILON).sqrt();
-                weights.iter_mut().for_each(|weight| *weight *= scale);
-                bias.push(beta[channel] - mean[channel] * scale);
-            }
-        }
+        let (scale, bias) = match unit.norm_kind {
+            Norm::Batch => self.batch_norm(unit)?,
+            Norm::Group { .. } => (vec![1.0; unit.out_channels], Vec::new()),
+        };
         Ok(FoldedConvolution {
             name: unit.conv.clone(),
             geometry: Geometry {
@@ -292,9 +283,26 @@ impl Compiler<'_> {
                 padding: unit.padding(),
                 groups: unit.groups,
             },
-            weights,
+            weights: self.source.values(&format!("{}.weight", unit.conv))?,
+            scale,
             bias,
         })
+    }
+
+    /// What a batch norm multiplies channels by, and what it adds after that.
+    fn batch_norm(&self, unit: &ConvNorm) -> Result<(Vec<f64>, Vec<f64>)> {
+        let of_norm = |suffix: &str| self.doubles(&format!("{}.{suffix}", unit.norm));
+        let (weight, bias) = (of_norm("weight")?, of_norm("bias")?);
+        let (mean, variance) = (of_norm("running_mean")?, of_norm("running_var")?);
+        let pairs = weight.iter().zip(&variance);
+        let scale: Vec<f64> = pairs.map(|(weight, variance)| weight / (variance + NORM_EPSILON).sqrt()).collect();
+        let means = mean.iter().zip(&scale);
+        let bias = bias.iter().zip(means).map(|(bias, (mean, scale))| bias - mean * scale).collect();
+        Ok((scale, bias))
+    }
+
+    fn doubles(&self, name: &str) -> Result<Vec<f64>> {
+        Ok(self.source.values(name)?.into_iter().map(f64::from).collect())
     }
 
     fn group_norm(&self, unit: &ConvNorm, groups: usize) -> Result<GroupNorm> {
@@ -302,8 +310,8 @@ impl Compiler<'_> {
         Ok(GroupNorm {
             groups,
             channels: unit.out_channels,
-            weight: Buffer::of(&padded(&singles(&of_norm("weight")?))),
-            bias: Buffer::of(&padded(&singles(&of_norm("bias")?))),
+            weight: Buffer::of(&padded(&of_norm("weight")?)),
+            bias: Buffer::of(&padded(&of_norm("bias")?)),
         })
     }
 
@@ -314,7 +322,7 @@ impl Compiler<'_> {
                 excite: self.dense(&format!("{name}.fc2"), *inner, *channels)?,
             },
             Attention::EfficientChannel { name, .. } => {
-                PackedAttention::EfficientChannel(singles(&self.source.values(&format!("{name}.conv.weight"))?))
+                PackedAttention::EfficientChannel(self.source.values(&format!("{name}.conv.weight"))?)
             }
         })
     }
@@ -325,7 +333,8 @@ impl Compiler<'_> {
             name: name.into(),
             geometry: Geometry::dense(inputs, outputs),
             weights: self.source.values(&format!("{name}.weight"))?,
-            bias: self.source.values(&format!("{name}.bias"))?,
+            scale: vec![1.0; outputs],
+            bias: self.doubles(&format!("{name}.bias"))?,
         };
         Ok(dense.pack(Extent { height: 1, width: 1 }, &self.packing))
     }
@@ -369,8 +378,4 @@ struct Ends {
 /// Of the map that comes out of a pool.
 pub(super) fn pooled(pool: Pool, input: Extent) -> Extent {
     Extent { height: pool.output_size(input.height), width: pool.output_size(input.width) }
-}
-
-fn singles(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|&value| value as f32).collect()
 }

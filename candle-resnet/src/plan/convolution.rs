@@ -27,7 +27,9 @@ pub(super) struct FoldedConvolution {
     pub(super) name: String,
     pub(super) geometry: Geometry,
     /// (out, in / groups, kernel, kernel).
-    pub(super) weights: Vec<f64>,
+    pub(super) weights: Vec<f32>,
+    /// (out): what the weights of each channel are multiplied by.
+    pub(super) scale: Vec<f64>,
     /// (out), or nothing.
     pub(super) bias: Vec<f64>,
 }
@@ -143,16 +145,23 @@ impl FoldedConvolution {
 
     /// Packs the weights for the kernel that suits the workload, where maps of `input` come in.
     pub(super) fn pack(self, input: Extent, packing: &Packing) -> PackedConvolution {
-        let FoldedConvolution { name, geometry, weights, bias } = self.aligned();
+        let FoldedConvolution { name, geometry, weights, scale, bias } = self.aligned();
         let Geometry { in_channels, out_channels, kernel, stride, dilation, groups, .. } = geometry;
         let extent = geometry.output(input);
         let candidate = Candidate { in_channels, out_channels, kernel, stride, dilation, groups, extent };
         let algorithm = choose(&candidate, &packing.options.workload, packing.options.low_memory);
         let column_blocks = geometry.column_blocks(packing.kernels.blocks);
-        let values = Weights { values: &weights, out_channels, in_channels: in_channels / groups, kernel, groups };
+        let values = Weights {
+            values: &weights,
+            scale: &scale,
+            out_channels,
+            in_channels: in_channels / groups,
+            kernel,
+            groups,
+        };
         let weights = match algorithm {
             Algorithm::Direct => for_convolution(&values, &geometry.shape(input), column_blocks),
-            Algorithm::Winograd(scheme) => for_winograd(&values, scheme, in_channels, column_blocks),
+            Algorithm::Winograd(scheme) => for_winograd(&values, scheme, column_blocks),
         };
         let mut bias: Vec<f32> = bias.iter().map(|&value| value as f32).collect();
         bias.resize(out_channels, 0.0);
@@ -173,11 +182,11 @@ impl PackedConvolution {
             relu: maps.relu,
             output: maps.to,
         };
-        let Geometry { in_channels, out_channels, padding, .. } = self.geometry;
+        let Geometry { in_channels, out_channels, padding, groups, .. } = self.geometry;
         match self.algorithm {
             Algorithm::Direct => team.convolve(&self.geometry.shape(input), layer, scratch),
             Algorithm::Winograd(scheme) => {
-                let shape = WinogradShape { scheme, in_channels, out_channels, extent: input, padding };
+                let shape = WinogradShape { scheme, in_channels, out_channels, groups, extent: input, padding };
                 team.winograd(&shape, layer, scratch);
             }
         }

@@ -11,6 +11,8 @@ mod convolution;
 mod layout;
 mod peak;
 mod run;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Mutex;
 
@@ -48,7 +50,7 @@ pub(crate) trait Source {
     ///
     /// # Errors
     /// If there is none.
-    fn values(&self, name: &str) -> candle_core::Result<Vec<f64>>;
+    fn values(&self, name: &str) -> candle_core::Result<Vec<f32>>;
 }
 
 /// What decides how weights are packed.

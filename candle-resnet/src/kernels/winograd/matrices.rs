@@ -6,14 +6,15 @@ use super::{MAX_POINTS, Scheme};
 const MAX_TAPS: usize = 4;
 
 /// G, a row for each point: powers of the point, over the product of its distances to the others; for ∞ the last tap alone.
-struct Matrix {
+pub(in super::super) struct Matrix {
     rows: [[f64; MAX_TAPS]; MAX_POINTS],
     points: usize,
     taps: usize,
 }
 
 impl Scheme {
-    fn matrix(self) -> Matrix {
+    /// G.
+    pub(in super::super) fn matrix(self) -> Matrix {
         let (points, taps) = (self.points(), self.kernel());
         let finite: &[f64] = if points == 4 { &[0.0, 1.0, -1.0] } else { &[0.0, 1.0, -1.0, 2.0, -2.0] };
         let mut rows = [[0.0; MAX_TAPS]; MAX_POINTS];
@@ -32,18 +33,20 @@ impl Scheme {
     }
 }
 
-/// One kernel (r, r) → its values at every point, (points, points).
-pub(crate) fn transform_weights(scheme: Scheme, kernel: &[f64], to: &mut [f64]) {
-    let Matrix { rows, points, taps } = scheme.matrix();
-    let mut half = [[0.0; MAX_TAPS]; MAX_POINTS];
-    for i in 0..points {
-        for x in 0..taps {
-            half[i][x] = (0..taps).map(|y| rows[i][y] * kernel[y * taps + x]).sum();
+impl Matrix {
+    /// One kernel (r, r), times `scale` → its values at every point, (points, points).
+    pub(in super::super) fn transform(&self, kernel: &[f32], scale: f64, to: &mut [f64]) {
+        let &Matrix { ref rows, points, taps } = self;
+        let mut half = [[0.0; MAX_TAPS]; MAX_POINTS];
+        for i in 0..points {
+            for x in 0..taps {
+                half[i][x] = (0..taps).map(|y| rows[i][y] * scale * f64::from(kernel[y * taps + x])).sum();
+            }
         }
-    }
-    for i in 0..points {
-        for j in 0..points {
-            to[i * points + j] = (0..taps).map(|x| half[i][x] * rows[j][x]).sum();
+        for i in 0..points {
+            for j in 0..points {
+                to[i * points + j] = (0..taps).map(|x| half[i][x] * rows[j][x]).sum();
+            }
         }
     }
 }

@@ -1,0 +1,132 @@
+"""Times the frozen forward pass beside PyTorch, ONNX Runtime and OpenVINO, interleaved in one run.
+
+    python scripts/bench_trunk.py [--models resnet18,resnet50] [--batches 1,8,32] [--threads 1,2] [--rounds 7] [--candle]
+
+Needs torch, timm, onnx, onnxruntime and openvino, and the program built in target/release. Each round runs every engine once
+for about `--seconds`; an engine's figure is the median over all calls of all rounds, in ms per image, f32. PyTorch computes in
+channels_last. With --candle, the trainable form (candle's own operations) is timed too. Machines are shared: compare the ratios.
+"""
+import argparse
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy
+import onnxruntime
+import openvino
+import timm
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = ROOT / "target" / "release" / "finetune"
+
+
+def export(name, batch, folder):
+    """The network without its classifier, as an ONNX file; and the module itself."""
+    network = timm.create_model(name, num_classes=0).eval()
+    path = Path(folder) / f"{name}-{batch}.onnx"
+    torch.onnx.export(network, (torch.zeros(batch, 3, 224, 224),), path, input_names=["x"], dynamo=False)
+    return network, path
+
+
+def pytorch(network, images):
+    network = network.to(memory_format=torch.channels_last)
+    images = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+
+    def call():
+        with torch.inference_mode():
+            network(images)
+
+    return call
+
+
+def onnx_runtime(path, images, threads):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"x": images})
+
+
+def open_vino(path, images, threads):
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
+    return lambda: request.infer({0: images})
+
+
+def timed(call, seconds):
+    """ms of each call, for about that long, after one that is not counted."""
+    call()
+    times, started = [], time.perf_counter()
+    while not times or time.perf_counter() - started < seconds:
+        before = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - before))
+    return times
+
+
+def ours(name, batch, threads, repeat, *options):
+    command = [PROGRAM, "bench", "--model", name, "--no-pretrained", "--size", "224", "--json", "--repeat", repeat]
+    command += ["--batch", batch, "--threads", threads, *options]
+    output = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
+    return json.loads(output)["median_ms_per_image"]
+
+
+def compare(name, batch, threads, arguments):
+    """Median ms per image of each engine."""
+    torch.set_num_threads(threads)
+    images = numpy.random.default_rng(0).standard_normal((batch, 3, 224, 224), dtype=numpy.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        network, path = export(name, batch, folder)
+        peers = {
+            "PyTorch": pytorch(network, images),
+            "ONNX Runtime": onnx_runtime(path, images, threads),
+            "OpenVINO": open_vino(path, images, threads),
+        }
+        times = {engine: [] for engine in ["finetune", *peers, *(["candle"] if arguments.candle else [])]}
+        repeat = max(3, min(40, int(arguments.seconds / (0.01 * batch))))
+        for _ in range(arguments.rounds):
+            times["finetune"].append(ours(name, batch, threads, repeat))
+            for engine, call in peers.items():
+                times[engine] += [each / batch for each in timed(call, arguments.seconds)]
+            if arguments.candle:
+                times["candle"].append(ours(name, batch, threads, 3, "--trainable"))
+    return {engine: statistics.median(each) for engine, each in times.items()}
+
+
+def numbers(text):
+    return [int(number) for number in text.split(",")]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--models", default="resnet18,resnet50", type=lambda text: text.split(","))
+    parser.add_argument("--batches", default="1,8,32", type=numbers)
+    parser.add_argument("--threads", default="1,2", type=numbers)
+    parser.add_argument("--rounds", default=7, type=int)
+    parser.add_argument("--seconds", default=0.5, type=float)
+    parser.add_argument("--candle", action="store_true")
+    arguments = parser.parse_args()
+    versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, openvino {openvino.__version__}"
+    print(f"ms per image, 224×224, f32, medians of {arguments.rounds} interleaved rounds; {versions}\n")
+    columns = ["finetune", "PyTorch", "ONNX Runtime", "OpenVINO", *(["candle"] if arguments.candle else [])]
+    print("| network | threads | batch | " + " | ".join(columns) + " | best peer / finetune |")
+    print("| --- | ---: | ---: | " + " | ".join("---:" for _ in columns) + " | ---: |")
+    for name in arguments.models:
+        for threads in arguments.threads:
+            for batch in arguments.batches:
+                medians = compare(name, batch, threads, arguments)
+                ratio = min(medians["ONNX Runtime"], medians["OpenVINO"]) / medians["finetune"]
+                cells = " | ".join(f"{medians[engine]:.2f}" for engine in columns)
+                print(f"| {name} | {threads} | {batch} | {cells} | {ratio:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    sys.exit(main())
