@@ -4,6 +4,9 @@
 //! order. One source over the trait [`Lanes`](lanes::Lanes), compiled for AVX-512, AVX2 with FMA, NEON and for anything else.
 //! All unsafe code of this crate is here; [`layers`] is the safe face.
 
+// Rows, blocks and points are indices of arrays of constant size, as in the formulas; the loops unroll.
+#![allow(clippy::needless_range_loop)]
+
 mod buffer;
 mod channelwise;
 mod convolution;

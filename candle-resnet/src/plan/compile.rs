@@ -69,7 +69,7 @@ pub(super) enum PackedAttention {
         excite: PackedConvolution,
     },
     /// The kernel along the channels.
-    EfficientChannel(Vec<f32>),
+    EfficientChannel(Vec<f32>), // (K)
 }
 
 #[derive(Debug)]
@@ -202,7 +202,7 @@ impl Compiler<'_> {
             }
         }
         if let Some(attention) = &block.attention {
-            let attention = self.attention(attention)?;
+            let attention = Box::new(self.attention(attention)?);
             let operation = Operation::Attend { attention, relu: true };
             let channels = block.out_channels();
             self.push(Step { operation, from, residual: Some(residual), to: output, channels });
