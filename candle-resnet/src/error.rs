@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::hub::HubError;
+use crate::layout::Ambiguous;
 use crate::preprocess::PhotoError;
 use crate::registry::UnknownModel;
 use crate::weights::Mismatch;
@@ -47,8 +48,16 @@ pub enum Error {
         /// What is missing, unexpected or misshapen.
         source: Box<Mismatch>,
     },
-    /// Weights without a classifier.
-    #[error("{path}: holds no `fc.weight` of two dimensions, so the number of classes is not known")]
+    /// A file with more than one network that it could be.
+    #[error("{path}: {source}")]
+    SeveralNetworks {
+        /// The file.
+        path: PathBuf,
+        /// Where they lie.
+        source: Ambiguous,
+    },
+    /// Weights with a classifier of another kind.
+    #[error("{path}: `fc.weight` has not two dimensions, so the number of classes is not known")]
     NoClassifier {
         /// The file.
         path: PathBuf,
@@ -91,6 +100,7 @@ impl Error {
             Error::Weights { .. } => {
                 Some("check that the network named is the one that the weights were trained for".into())
             }
+            Error::SeveralNetworks { .. } => Some("save the one that is meant in a file of its own".into()),
             Error::FeaturesOnly(_) => Some("train a classifier on its features with `finetune train`".into()),
             Error::Checkpoint(error) => error.hint(),
             Error::Hub(error) => error.hint(),

@@ -4,18 +4,20 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use candle_nn::VarMap;
 
 use crate::architecture::Architecture;
+use crate::blueprint::Blueprint;
 use crate::card::ModelCard;
-use crate::checkpoint::{self, names};
+use crate::checkpoint;
 use crate::classifier::Classifier;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::hub::{DownloadProgress, Fetched, Hub, HubError, HubFile, HubSettings};
 use crate::initialise::fresh_weights;
 use crate::labels::LabelSet;
+use crate::layout::{Placed, Placement};
 use crate::preprocess::Preprocessing;
 use crate::registry::ModelName;
 use crate::trunk::Trunk;
@@ -362,15 +364,27 @@ fn read_config(path: &Path) -> Result<ModelConfig> {
 
 fn load_file(description: Description, file: WeightsFile) -> Result<Model> {
     let path = &file.path;
-    let tensors = names::to_torchvision(checkpoint::read(path)?);
-    let classes = description.classes.or_else(|| weights::classes(&tensors));
+    let tensors = checkpoint::read(path)?;
+    let placement = Placement::find(tensors.keys().map(String::as_str), &Blueprint::of(description.architecture))
+        .map_err(|source| Error::SeveralNetworks { path: path.clone(), source })?;
+    let placed = placement.apply(tensors);
+    let classes = description.classes.or_else(|| weights::classes(&placed.tensors));
     let classes = classes.ok_or_else(|| Error::NoClassifier { path: path.clone() })?;
-    weights::check(&tensors, description.architecture, classes)
+    weights::check_placed(&placed, &placement, description.architecture, classes)
         .map_err(|source| Error::Weights { path: path.clone(), source: Box::new(source) })?;
-    let mut model = assemble(description, classes, weights::into_var_map(tensors, &Device::Cpu)?);
+    tell_what_lies_beside(&placed, path);
+    let mut model = assemble(description, classes, weights::into_var_map(placed.tensors, &Device::Cpu)?);
     let provenance = Provenance { commit: file.commit, sha256: file.sha256, file: Some(file.path), ..model.provenance };
     model.provenance = provenance;
     Ok(model)
+}
+
+/// What a training script saved beside the network is not read, and not passed over in silence either.
+fn tell_what_lies_beside(placed: &Placed<Tensor>, path: &Path) {
+    if let Some(first) = placed.beside.first() {
+        let (path, count) = (path.display(), placed.beside.len());
+        tracing::warn!("{path}: {count} tensors beside the network are left aside, such as `{first}`");
+    }
 }
 
 fn load_fresh(description: Description) -> Result<Model> {

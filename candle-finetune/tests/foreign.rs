@@ -1,0 +1,95 @@
+//! Weights and folders that other programs wrote.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use candle_resnet::architecture::Architecture;
+use candle_resnet::checkpoint;
+use candle_resnet::initialise::fresh_weights;
+use candle_resnet::weights;
+use common::Bench;
+
+/// Tensors of a small network for ten classes, always the same.
+fn tensors() -> BTreeMap<String, Tensor> {
+    let architecture = Architecture::named("resnet20_cifar").unwrap();
+    weights::tensors(&fresh_weights(architecture, 10, 0, &Device::Cpu).unwrap()).unwrap()
+}
+
+fn save(bench: &Bench, name: &str, tensors: impl IntoIterator<Item = (String, Tensor)>) {
+    let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+    bench.file(name, safetensors::serialize(tensors, None).unwrap());
+}
+
+fn behind(prefix: &str, tensors: BTreeMap<String, Tensor>) -> impl Iterator<Item = (String, Tensor)> {
+    tensors.into_iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor))
+}
+
+/// What `embed` makes of the photos with these weights, as bits.
+fn features(bench: &Bench, weights: &str) -> Vec<u32> {
+    let arguments = ["embed", "photos", "--model", "resnet20_cifar", "--weights", weights, "--out", "f", "--overwrite"];
+    bench.run(&arguments).succeeded();
+    let features = checkpoint::read(&bench.path("f")).unwrap()["features"].clone();
+    features.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn a_training_scripts_checkpoint_is_the_network_in_it() {
+    let bench = Bench::with_photos();
+    save(&bench, "bare", tensors());
+    let expected = features(&bench, "bare");
+    save(&bench, "parallel", behind("module.", tensors()));
+    assert_eq!(features(&bench, "parallel"), expected);
+
+    let linear = tensors().into_iter().map(|(name, tensor)| (name.replace("fc.", "linear."), tensor)).collect();
+    let loss = ("loss.weight".to_string(), Tensor::new(&[1f32], &Device::Cpu).unwrap());
+    save(&bench, "lightning", behind("model.", linear).chain([loss]));
+    assert_eq!(features(&bench, "lightning"), expected);
+    bench
+        .run(&["predict", "photos/red/000.png", "--model", "resnet20_cifar", "--weights", "lightning"])
+        .succeeded()
+        .said(&["lightning: 1 tensors beside the network are left aside, such as `loss.weight`"])
+        .printed(&["class "]);
+}
+
+#[test]
+fn weights_without_a_classifier_give_features_and_train() {
+    let bench = Bench::with_photos();
+    save(&bench, "bare", tensors());
+    let trunk = tensors().into_iter().filter(|(name, _)| !name.starts_with("fc."));
+    save(&bench, "trunk", trunk);
+    assert_eq!(features(&bench, "trunk"), features(&bench, "bare"));
+    let arguments = ["--model", "resnet20_cifar", "--weights", "trunk"];
+    bench.run(&[&["train", "photos", "--out", "bundle"], &arguments[..]].concat()).succeeded();
+    bench
+        .run(&[&["predict", "photos/red/000.png"], &arguments[..]].concat())
+        .failed()
+        .said(&["error: `resnet20_cifar` has no classifier, only features"]);
+}
+
+#[test]
+fn a_file_with_two_networks_is_refused() {
+    let bench = Bench::with_photos();
+    save(&bench, "two", behind("model.", tensors()).chain(behind("ema_model.", tensors())));
+    let arguments = ["embed", "photos", "--model", "resnet20_cifar", "--weights", "two", "--out", "f"];
+    bench.run(&arguments).failed().said(&[
+        "error: two: holds 2 networks of this shape, behind `ema_model.` and `model.`",
+        "hint: save the one that is meant in a file of its own",
+    ]);
+}
+
+#[test]
+fn weights_of_another_network_say_what_stood_out() {
+    let bench = Bench::with_photos();
+    save(&bench, "other", behind("encoder.", tensors()));
+    let arguments = ["embed", "photos", "--model", "resnet18", "--weights", "other", "--out", "f"];
+    bench.run(&arguments).failed().said(&[
+        "error: other: the tensors do not fit `resnet18`",
+        "nearest are torchvision's and timm's names behind `encoder.`: 67 of 102 found",
+        "  encoder.layer2.0.downsample.0.weight [128, 64, 1, 1]",
+        "  encoder.layer1.2.bn1.bias [16], most like encoder.layer",
+        "  encoder.bn1.bias: found [16], expected [64]",
+        "hint: check that the network named",
+    ]);
+}
