@@ -151,8 +151,6 @@ pub struct RunRecord {
 /// The bundle's `config.json`.
 fn config(model: &Model, tuned: &FineTuned) -> Result<ModelConfig> {
     Ok(ModelConfig {
-        architecture: model.architecture,
-        classes: tuned.classes.len(),
         label_names: Some(tuned.classes.clone()),
         preprocessing: model.preprocessing.clone(),
         license: model.provenance.license.clone(),
@@ -161,6 +159,7 @@ fn config(model: &Model, tuned: &FineTuned) -> Result<ModelConfig> {
             ("pretrained_from".to_string(), pretrained_from(model)?),
             ("metrics".to_string(), final_metrics(tuned)),
         ]),
+        ..ModelConfig::new(model.architecture, tuned.classes.len())
     })
 }
 

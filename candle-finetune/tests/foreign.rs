@@ -9,7 +9,8 @@ use candle_resnet::architecture::Architecture;
 use candle_resnet::checkpoint;
 use candle_resnet::initialise::fresh_weights;
 use candle_resnet::weights;
-use common::Bench;
+use common::{Bench, RED};
+use serde_json::json;
 
 /// Tensors of a small network for ten classes, always the same.
 fn tensors() -> BTreeMap<String, Tensor> {
@@ -92,4 +93,23 @@ fn weights_of_another_network_say_what_stood_out() {
         "  encoder.bn1.bias: found [16], expected [64]",
         "hint: check that the network named",
     ]);
+}
+
+#[test]
+fn synsets_are_shown_in_words_and_both_name_a_class() {
+    let bench = Bench::with_photos();
+    bench.model_folder("model", Some(&["n01440764", "n01443537"]), 2);
+    let mut config = bench.json("model/config.json");
+    config["label_descriptions"] = json!({"n01440764": "tench, Tinca tinca", "n01443537": "goldfish"});
+    bench.file("model/config.json", config.to_string());
+    let arguments = ["predict", "photos/red/000.png", "--model", "model"];
+    bench.run(&arguments).succeeded().printed(&["%  tench, Tinca tinca", "%  goldfish"]);
+    bench.class("labelled/n01440764", RED, 1);
+    bench.class("labelled/goldfish", RED, 1);
+    bench.run(&["eval", "labelled", "--model", "model"]).succeeded().printed(&["of 2 images wrong"]);
+
+    config["label_names"] = json!(["fish", "gold"]);
+    config["label_descriptions"] = json!({"fish": "lives in water", "gold": "shines"});
+    bench.file("model/config.json", config.to_string());
+    bench.run(&arguments).succeeded().printed(&["%  fish", "%  gold"]);
 }

@@ -125,11 +125,12 @@ mod tests {
     fn model(classes: usize) -> Model {
         let architecture = Architecture::named("test_resnet").unwrap();
         Model {
-            architecture,
+            architecture: *architecture,
             classes,
             label_names: Vec::new(),
-            synsets: &[],
+            synsets: Vec::new(),
             preprocessing: architecture.default_preprocessing(),
+            drop_rates: Default::default(),
             weights: fresh_weights(architecture, classes, 0, &Device::Cpu).unwrap(),
             provenance: Provenance { model: "test_resnet".into(), ..Provenance::default() },
         }

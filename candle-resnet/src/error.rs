@@ -6,7 +6,7 @@ use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::hub::HubError;
 use crate::layout::Ambiguous;
-use crate::preprocess::PhotoError;
+use crate::preprocess::{PhotoError, PreprocessingError};
 use crate::registry::UnknownModel;
 use crate::weights::Mismatch;
 
@@ -74,6 +74,9 @@ pub enum Error {
     /// A photo that was not read.
     #[error(transparent)]
     Photo(#[from] PhotoError),
+    /// Photos that cannot become a network's input.
+    #[error(transparent)]
+    Preprocessing(#[from] PreprocessingError),
     /// A file that was not read or written.
     #[error("{path}: {source}")]
     Io {
@@ -105,6 +108,7 @@ impl Error {
             Error::Checkpoint(error) => error.hint(),
             Error::Hub(error) => error.hint(),
             Error::Photo(error) => error.hint(),
+            Error::Preprocessing(error) => error.hint(),
             Error::Config { .. } | Error::NoClassifier { .. } | Error::Io { .. } | Error::Candle(_) => None,
         }
     }
@@ -118,7 +122,7 @@ fn incomplete_hint(found: &[String]) -> String {
         1..=SHOWN => format!("; it holds {}", shown.join(", ")),
         more => format!("; it holds {} and {} more files", shown.join(", "), more - SHOWN),
     };
-    format!("a model is a `config.json` beside a `model.safetensors`, as timm writes them{holds}")
+    format!("a model is a `config.json` beside a `model.safetensors`, as timm and transformers write them{holds}")
 }
 
 /// A result of this crate.

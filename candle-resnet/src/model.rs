@@ -2,6 +2,7 @@
 //!
 //! The only module that knows of both files and tensors. Parsing, fetching, reading and checking lie in modules of their own.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
@@ -12,7 +13,7 @@ use crate::blueprint::Blueprint;
 use crate::card::ModelCard;
 use crate::checkpoint;
 use crate::classifier::Classifier;
-use crate::config::ModelConfig;
+use crate::config::{DropRates, Form, ModelConfig};
 use crate::error::{Error, Result};
 use crate::hub::{DownloadProgress, Fetched, Hub, HubError, HubFile, HubSettings};
 use crate::initialise::fresh_weights;
@@ -24,7 +25,9 @@ use crate::trunk::Trunk;
 use crate::weights;
 
 const CONFIG: &str = "config.json";
-/// Weights files of a folder or repository in timm's format, in the order they are looked for.
+/// What transformers says of photos, beside its `config.json`.
+const PREPROCESSOR: &str = "preprocessor_config.json";
+/// Weights files of a folder or repository in timm's or transformers' format, in the order they are looked for.
 const WEIGHTS_FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 /// Outputs of a network whose weights are drawn and whose classes nobody said.
 const FRESH_CLASSES: usize = 1000;
@@ -82,13 +85,15 @@ pub struct Provenance {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Description {
     /// The network's shape.
-    pub architecture: &'static Architecture,
+    pub architecture: Architecture,
     /// Outputs; `None` where only the weights tell.
     pub classes: Option<usize>,
     /// The label set or names, where known.
     pub labels: Labels,
     /// What happens to a photo before the network sees it.
     pub preprocessing: Preprocessing,
+    /// How the network is thinned while it trains.
+    pub drop_rates: DropRates,
     /// Where the weights come from, as far as it is known yet.
     pub provenance: Provenance,
     source: WeightsSource,
@@ -101,8 +106,13 @@ pub enum Labels {
     Unknown,
     /// A set that ships with the program, by its name.
     Set(&'static str),
-    /// Names of the model's own.
-    Names(Vec<String>),
+    /// Names of the model's own, and their synsets where those are known too.
+    Names {
+        /// What people read.
+        names: Vec<String>,
+        /// WordNet's identifiers; empty where the names are all there is.
+        synsets: Vec<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -127,15 +137,17 @@ pub struct WeightsFile {
 #[derive(Clone)]
 pub struct Model {
     /// The network's shape.
-    pub architecture: &'static Architecture,
+    pub architecture: Architecture,
     /// Outputs of the classifier; 0 where there is none and the model offers features only.
     pub classes: usize,
     /// Names of the classes, in the order of the outputs; empty where nobody said.
     pub label_names: Vec<String>,
     /// WordNet's identifiers of the classes; empty where they are not ImageNet's.
-    pub synsets: &'static [String],
+    pub synsets: Vec<String>,
     /// What happens to a photo before the network sees it.
     pub preprocessing: Preprocessing,
+    /// How the network is thinned while it trains.
+    pub drop_rates: DropRates,
     /// Every tensor of the network, under torchvision's names.
     pub weights: VarMap,
     /// Where the weights came from.
@@ -165,7 +177,7 @@ impl Model {
     /// # Errors
     /// If the device has no room.
     pub fn trunk(&self, device: &Device) -> Result<Trunk> {
-        Ok(Trunk::compile(self.architecture, &self.weights, device)?)
+        Ok(Trunk::compile(&self.architecture, &self.weights, device)?)
     }
 
     /// The whole network with labels and preprocessing, ready to predict on `device`.
@@ -214,8 +226,14 @@ impl Loader<'_> {
         let provenance = Provenance { repository: Some(repository.clone()), ..Provenance::default() };
         // The weights of this config, even if the branch has moved on meanwhile.
         let revision = Some(config.commit);
+        let config = read_config(&config.path, || self.fetch_preprocessor(&repository, revision.as_deref()))?;
         let source = WeightsSource::Hub { repository, revision, files: WEIGHTS_FILES.to_vec() };
-        Ok(describe_config(name, read_config(&config.path)?, provenance, source))
+        Ok(describe_config(name, config, provenance, source))
+    }
+
+    /// The repository's `preprocessor_config.json`, where it has one.
+    fn fetch_preprocessor(&self, repository: &str, revision: Option<&str>) -> Result<Option<PathBuf>> {
+        Ok(self.fetch_any(repository, revision, &[PREPROCESSOR])?.map(|fetched| fetched.path))
     }
 
     /// Makes sure that the weights file is on this machine; `None` where weights are drawn afresh.
@@ -235,23 +253,31 @@ impl Loader<'_> {
 
     /// Fetches the first of `files` that the repository has.
     fn fetch_first(&self, repository: &str, revision: Option<&str>, files: &[&str]) -> Result<Fetched> {
+        if let Some(fetched) = self.fetch_any(repository, revision, files)? {
+            return Ok(fetched);
+        }
+        // The listing only helps the message along: without it the error stands all the same.
+        let found = self.hub.files(repository, revision).unwrap_or_default();
+        Err(Error::Incomplete { folder: repository.into(), missing: files.join(" and no "), found })
+    }
+
+    /// As [`fetch_first`](Loader::fetch_first), but `None` where the repository has none of them.
+    fn fetch_any(&self, repository: &str, revision: Option<&str>, files: &[&str]) -> Result<Option<Fetched>> {
         let file = |path: &str| HubFile {
             repository: repository.into(),
             revision: revision.map(String::from),
             path: path.into(),
         };
         if let Some(cached) = files.iter().find_map(|path| self.hub.cached(&file(path))) {
-            return Ok(cached);
+            return Ok(Some(cached));
         }
         for path in files {
             match self.hub.fetch(&file(path), self.progress) {
                 Err(HubError::FileNotFound { .. }) => {}
-                result => return Ok(result?),
+                result => return Ok(Some(result?)),
             }
         }
-        // The listing only helps the message along: without it the error stands all the same.
-        let found = self.hub.files(repository, revision).unwrap_or_default();
-        Err(Error::Incomplete { folder: repository.into(), missing: files.join(" and no "), found })
+        Ok(None)
     }
 
     /// Loads a model onto the CPU.
@@ -271,10 +297,11 @@ fn describe_card(card: &'static ModelCard, name: &str) -> Result<Description> {
     let source =
         WeightsSource::Hub { repository: card.repository.clone(), revision: None, files: vec![card.file.as_str()] };
     Ok(Description {
-        architecture: architecture_of(card)?,
+        architecture: *architecture_of(card)?,
         classes: Some(card.classes),
         labels: labels_of(card),
         preprocessing: card.preprocessing(),
+        drop_rates: DropRates::default(),
         provenance: Provenance {
             model: name.into(),
             repository: Some(card.repository.clone()),
@@ -300,10 +327,11 @@ fn describe_with(name: &str, source: WeightsSource) -> Result<Description> {
         _ => Labels::Unknown,
     };
     Ok(Description {
-        architecture,
+        architecture: *architecture,
         classes: None,
         labels,
         preprocessing: tagged.map_or_else(|| architecture.default_preprocessing(), ModelCard::preprocessing),
+        drop_rates: DropRates::default(),
         provenance: Provenance { model: name.into(), ..Provenance::default() },
         source,
     })
@@ -322,7 +350,9 @@ fn describe_folder(name: &str, folder: &Path) -> Result<Description> {
     }
     let weights = WEIGHTS_FILES.iter().map(|file| folder.join(file)).find(|path| path.is_file());
     let source = WeightsSource::File(weights.ok_or_else(|| incomplete(&WEIGHTS_FILES.join(" and no ")))?);
-    Ok(describe_config(name, read_config(&config)?, Provenance::default(), source))
+    let preprocessor = folder.join(PREPROCESSOR);
+    let config = read_config(&config, || Ok(Some(preprocessor).filter(|path| path.is_file())))?;
+    Ok(describe_config(name, config, Provenance::default(), source))
 }
 
 /// Names of what lies in a folder, sorted; none where it cannot be read.
@@ -337,8 +367,9 @@ fn describe_config(name: &str, config: ModelConfig, provenance: Provenance, sour
     Description {
         architecture: config.architecture,
         classes: Some(config.classes),
-        labels: config.label_names.map_or(Labels::Unknown, Labels::Names),
+        labels: config.label_names.map_or(Labels::Unknown, |names| described(names, &config.label_descriptions)),
         preprocessing: config.preprocessing,
+        drop_rates: config.drop_rates,
         provenance: Provenance {
             model: name.into(),
             license: config.license,
@@ -357,20 +388,50 @@ fn labels_of(card: &'static ModelCard) -> Labels {
     card.labels.as_deref().map_or(Labels::Unknown, Labels::Set)
 }
 
-fn read_config(path: &Path) -> Result<ModelConfig> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
-    ModelConfig::parse(&text).map_err(|source| Error::Config { path: path.into(), source })
+/// Labels that people can read: where all names are synsets, the words that describe them.
+fn described(names: Vec<String>, descriptions: &BTreeMap<String, String>) -> Labels {
+    let words: Option<Vec<String>> = names.iter().map(|name| descriptions.get(name).cloned()).collect();
+    match words.filter(|_| names.iter().all(|name| is_synset(name))) {
+        Some(words) => Labels::Names { names: words, synsets: names },
+        None => Labels::Names { names, synsets: Vec::new() },
+    }
+}
+
+/// Whether a name is WordNet's identifier of a noun, as `n01484850`.
+fn is_synset(name: &str) -> bool {
+    name.strip_prefix('n').is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Reads a `config.json` and, where its form has one, the file that `preprocessor` finds beside it.
+fn read_config(path: &Path, preprocessor: impl FnOnce() -> Result<Option<PathBuf>>) -> Result<ModelConfig> {
+    let text = read_text(path)?;
+    let wrong = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Config { path, source }
+    };
+    let config = ModelConfig::parse(&text).map_err(wrong(path))?;
+    match Form::of(&text).map_err(wrong(path))? {
+        Form::Timm => Ok(config),
+        Form::Transformers => match preprocessor()? {
+            Some(path) => config.with_preprocessor(&read_text(&path)?).map_err(wrong(&path)),
+            None => Ok(config),
+        },
+    }
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })
 }
 
 fn load_file(description: Description, file: WeightsFile) -> Result<Model> {
     let path = &file.path;
     let tensors = checkpoint::read(path)?;
-    let placement = Placement::find(tensors.keys().map(String::as_str), &Blueprint::of(description.architecture))
+    let placement = Placement::find(tensors.keys().map(String::as_str), &Blueprint::of(&description.architecture))
         .map_err(|source| Error::SeveralNetworks { path: path.clone(), source })?;
     let placed = placement.apply(tensors);
     let classes = description.classes.or_else(|| weights::classes(&placed.tensors));
     let classes = classes.ok_or_else(|| Error::NoClassifier { path: path.clone() })?;
-    weights::check_placed(&placed, &placement, description.architecture, classes)
+    weights::check_placed(&placed, &placement, &description.architecture, classes)
         .map_err(|source| Error::Weights { path: path.clone(), source: Box::new(source) })?;
     tell_what_lies_beside(&placed, path);
     let mut model = assemble(description, classes, weights::into_var_map(placed.tensors, &Device::Cpu)?);
@@ -392,25 +453,26 @@ fn load_fresh(description: Description) -> Result<Model> {
         return Err(Error::NoPretrained(description.provenance.model));
     };
     let classes = description.classes.unwrap_or(FRESH_CLASSES);
-    let weights = fresh_weights(description.architecture, classes, seed, &Device::Cpu)?;
+    let weights = fresh_weights(&description.architecture, classes, seed, &Device::Cpu)?;
     Ok(assemble(description, classes, weights))
 }
 
 fn assemble(description: Description, classes: usize, weights: VarMap) -> Model {
-    let set = match description.labels {
-        Labels::Set(name) => LabelSet::named(name).filter(|set| set.names.len() == classes),
-        _ => None,
-    };
-    let label_names = match description.labels {
-        Labels::Names(names) => names,
-        _ => set.map_or_else(Vec::new, |set| set.names.clone()),
+    let (label_names, synsets) = match description.labels {
+        Labels::Unknown => (Vec::new(), Vec::new()),
+        Labels::Names { names, synsets } => (names, synsets),
+        Labels::Set(name) => match LabelSet::named(name).filter(|set| set.names.len() == classes) {
+            Some(set) => (set.names.clone(), set.synsets.clone()),
+            None => (Vec::new(), Vec::new()),
+        },
     };
     Model {
         architecture: description.architecture,
         classes,
         label_names,
-        synsets: set.map_or(&[], |set| &set.synsets),
+        synsets,
         preprocessing: description.preprocessing,
+        drop_rates: description.drop_rates,
         weights,
         provenance: description.provenance,
     }

@@ -18,7 +18,7 @@ pub struct Mismatch {
     /// What was asked for.
     pub architecture: String,
     /// Where in the file the network was looked for, if it came from one; the names below are then the file's.
-    pub placement: Option<Placement>,
+    pub placement: Option<Box<Placement>>,
     /// Name and shape of what is needed and not there.
     pub missing: Vec<(String, Vec<usize>)>,
     /// Name and shape of what is there and not needed.
@@ -45,7 +45,7 @@ impl Mismatch {
             missing: self.missing.into_iter().map(|(own, shape)| (name(own), shape)).collect(),
             unexpected: self.unexpected.into_iter().map(|(own, shape)| (name(own), shape)).collect(),
             misshapen: self.misshapen.into_iter().map(|(own, found, needed)| (name(own), found, needed)).collect(),
-            placement: Some(placement.clone()),
+            placement: Some(Box::new(placement.clone())),
             ..self
         }
     }

@@ -42,7 +42,7 @@ impl Row {
         let named = *Architecture::named(&self.model).unwrap();
         Architecture {
             output_stride: self.output_stride.unwrap_or(named.output_stride),
-            global_pool: self.global_pool.as_deref().map_or(named.global_pool, global_pool),
+            global_pool: self.global_pool.as_deref().map_or(named.global_pool, |name| GlobalPool::named(name).unwrap()),
             ..named
         }
     }
@@ -50,17 +50,6 @@ impl Row {
     /// Too much memory and time for a test that always runs.
     fn is_large(&self) -> bool {
         self.parameters > 30_000_000
-    }
-}
-
-/// The pool that timm calls `name`.
-fn global_pool(name: &str) -> GlobalPool {
-    match name {
-        "avg" => GlobalPool::Average,
-        "max" => GlobalPool::Max,
-        "avgmax" => GlobalPool::AverageMax,
-        "catavgmax" => GlobalPool::AverageThenMax,
-        other => panic!("no pool is named `{other}`"),
     }
 }
 

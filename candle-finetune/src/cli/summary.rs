@@ -37,7 +37,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let classes = arguments.classes.map(|classes| classes as usize).or(description.classes).unwrap_or(10);
     let size = arguments.input_size.map_or(description.preprocessing.crop, |size| size as usize);
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", layer_tree(description.architecture, classes))?;
-    write!(out, "{}", stage_table(description.architecture, classes, size))?;
+    writeln!(out, "{}", layer_tree(&description.architecture, classes))?;
+    write!(out, "{}", stage_table(&description.architecture, classes, size))?;
     Ok(Outcome::Done)
 }
