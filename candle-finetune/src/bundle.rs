@@ -142,6 +142,8 @@ pub struct RunRecord {
     pub model: String,
     /// The weights file that was given beside it.
     pub weights: Option<PathBuf>,
+    /// The channels of images that were asked for.
+    pub in_chans: Option<usize>,
     /// Whether weights were drawn rather than loaded.
     pub no_pretrained: bool,
     /// Where it ran.

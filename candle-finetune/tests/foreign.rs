@@ -10,6 +10,7 @@ use candle_resnet::checkpoint;
 use candle_resnet::initialise::fresh_weights;
 use candle_resnet::weights;
 use common::{Bench, RED};
+use image::{Rgb, RgbImage};
 use serde_json::json;
 
 /// Tensors of a small network for ten classes, always the same.
@@ -31,8 +32,11 @@ fn behind(prefix: &str, tensors: BTreeMap<String, Tensor>) -> impl Iterator<Item
 fn features(bench: &Bench, weights: &str) -> Vec<u32> {
     let arguments = ["embed", "photos", "--model", "resnet20_cifar", "--weights", weights, "--out", "f", "--overwrite"];
     bench.run(&arguments).succeeded();
-    let features = checkpoint::read(&bench.path("f")).unwrap()["features"].clone();
-    features.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+    bits(&checkpoint::read(&bench.path("f")).unwrap()["features"])
+}
+
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
 }
 
 #[test]
@@ -112,4 +116,71 @@ fn synsets_are_shown_in_words_and_both_name_a_class() {
     config["label_descriptions"] = json!({"fish": "lives in water", "gold": "shines"});
     bench.file("model/config.json", config.to_string());
     bench.run(&arguments).succeeded().printed(&["%  fish", "%  gold"]);
+}
+
+#[test]
+fn a_grey_network_is_trained_and_asked_in_grey() {
+    let bench = Bench::with_photos();
+    save(&bench, "weights", tensors());
+    let arguments = ["--model", "resnet20_cifar", "--weights", "weights", "--in-chans", "1"];
+    bench
+        .run(&[&["train", "photos", "--out", "bundle"], &arguments[..]].concat())
+        .succeeded()
+        .said(&["resnet20_cifar, 32×32 pixels in grey"]);
+    let config = bench.json("bundle/config.json");
+    assert_eq!(config["model_args"], json!({"in_chans": 1}));
+    let pretrained = &config["pretrained_cfg"];
+    assert_eq!(
+        (&pretrained["input_size"], &pretrained["mean"], &pretrained["std"]),
+        (&json!([1, 32, 32]), &json!([0.449]), &json!([0.226]))
+    );
+    assert!(bench.read("bundle/run.toml").contains("in-chans = 1"));
+    let kernel = checkpoint::read(&bench.path("bundle/model.safetensors")).unwrap()["conv1.weight"].clone();
+    let expected = tensors()["conv1.weight"].sum_keepdim(1).unwrap();
+    assert_eq!(bits(&kernel), bits(&expected));
+
+    // A bundle needs no reminder; to it a colour is as bright as its luma: 69 for this red.
+    bench.run(&["eval", "photos", "--model", "bundle"]).succeeded();
+    let answer = |colour: [u8; 3]| {
+        let path = bench.path("asked.png");
+        RgbImage::from_pixel(32, 32, Rgb(colour)).save(path).unwrap();
+        let ran = bench.run(&["predict", "asked.png", "--model", "bundle", "--json"]).succeeded();
+        ran.json_lines()[0]["predictions"].clone()
+    };
+    assert_eq!(answer([230, 0, 0]), answer([69, 69, 69]));
+    assert_ne!(answer([230, 0, 0]), answer([70, 70, 70]));
+}
+
+#[test]
+fn weights_for_grey_tell_their_channels() {
+    let bench = Bench::with_photos();
+    let mut grey = tensors();
+    let kernel = grey["conv1.weight"].sum_keepdim(1).unwrap();
+    grey.insert("conv1.weight".into(), kernel);
+    save(&bench, "grey", grey);
+    save(&bench, "colour", tensors());
+    let of_grey = features(&bench, "grey");
+    let arguments = ["embed", "photos", "--model", "resnet20_cifar", "--weights", "colour", "--in-chans", "1"];
+    bench.run(&[&arguments[..], &["--out", "f", "--overwrite"]].concat()).succeeded();
+    assert_eq!(of_grey, bits(&checkpoint::read(&bench.path("f")).unwrap()["features"]));
+}
+
+#[test]
+fn other_channels_have_no_photos() {
+    let bench = Bench::with_photos();
+    save(&bench, "weights", tensors());
+    let arguments = ["--model", "resnet20_cifar", "--weights", "weights", "--in-chans", "4"];
+    for command in
+        [vec!["train", "photos"], vec!["embed", "photos", "--out", "f"], vec!["predict", "photos/red/000.png"]]
+    {
+        bench.run(&[&command[..], &arguments[..]].concat()).failed().said(&[
+            "error: a photo has 3 channels, or 1 in grey, and the network takes 4",
+            "hint: images of other channels go through the library, as tensors",
+        ]);
+    }
+    bench
+        .run(&["summary", "resnet50d", "--in-chans", "6"])
+        .succeeded()
+        .printed(&["(0): Conv2d(6, 32, kernel_size=(3, 3)", "input 6×288×288"]);
+    bench.run(&["summary", "resnet50d", "--in-chans", "0"]).exited(2);
 }

@@ -18,7 +18,7 @@ const LABELS: [u32; 4] = [0, 1, 2, 0];
 
 fn model(name: &str) -> Model {
     let hub = Hub::new(HubSettings::from_lookup(|_| None)).unwrap();
-    let request = ModelRequest { name: name.into(), weights: WeightsChoice::Fresh { seed: 5 } };
+    let request = ModelRequest { name: name.into(), weights: WeightsChoice::Fresh { seed: 5 }, in_channels: None };
     Loader { hub: &hub, progress: &() }.load(&request).unwrap()
 }
 

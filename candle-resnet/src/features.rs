@@ -9,10 +9,15 @@ pub trait FeatureExtractor: Send + Sync {
     /// D: values per image.
     fn feature_width(&self) -> usize;
 
+    /// C: channels of an image.
+    fn in_channels(&self) -> usize {
+        3
+    }
+
     /// Where images must lie and features will.
     fn device(&self) -> &Device;
 
-    /// (N, 3, H, W) f32 → (N, D) f32, untracked.
+    /// (N, C, H, W) f32 → (N, D) f32, untracked.
     ///
     /// # Errors
     /// If shapes or devices do not fit, or the device runs out of memory.

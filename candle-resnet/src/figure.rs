@@ -71,13 +71,13 @@ impl<L: ConvNormLayer> Figure<L> {
         })
     }
 
-    /// (N, 3, H, W) → (N, C, H', W'), the last stage's map.
+    /// (N, C, H, W) → (N, C', H', W'), the last stage's map.
     pub(crate) fn feature_map(&self, images: &Tensor) -> Result<Tensor> {
         let stem = self.stem.forward(images)?;
         self.stages.iter().flatten().try_fold(stem, |x, block| block.forward(&x))
     }
 
-    /// (N, 3, H, W) → (N, D): the last map, pooled over its pixels.
+    /// (N, C, H, W) → (N, D): the last map, pooled over its pixels.
     pub(crate) fn features(&self, images: &Tensor) -> Result<Tensor> {
         pool::global(&self.feature_map(images)?, self.global_pool)
     }

@@ -39,6 +39,8 @@ pub struct ModelRequest {
     pub name: String,
     /// Where the weights come from.
     pub weights: WeightsChoice,
+    /// Channels that images shall have; those of the weights if left out.
+    pub in_channels: Option<usize>,
 }
 
 /// Where the weights of a request come from.
@@ -58,7 +60,7 @@ pub enum WeightsChoice {
 impl ModelRequest {
     /// The pretrained weights that `name` stands for.
     pub fn named(name: impl Into<String>) -> ModelRequest {
-        ModelRequest { name: name.into(), weights: WeightsChoice::Named }
+        ModelRequest { name: name.into(), weights: WeightsChoice::Named, in_channels: None }
     }
 }
 
@@ -84,7 +86,8 @@ pub struct Provenance {
 /// What is known of a model before its weights are read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Description {
-    /// The network's shape.
+    /// The network's shape, as the weights have it; where [`classes`](Description::classes) are not known, neither are the
+    /// channels of its images.
     pub architecture: Architecture,
     /// Outputs; `None` where only the weights tell.
     pub classes: Option<usize>,
@@ -170,6 +173,21 @@ impl Model {
     /// If no network has that name.
     pub fn fresh(name: &str, seed: u64) -> Result<Model> {
         load_fresh(describe_with(name, WeightsSource::Fresh { seed })?)
+    }
+
+    /// The same model for images of `channels` channels: its first convolution adapted, and what normalises a photo.
+    ///
+    /// See [`weights::with_input_channels`] for how.
+    ///
+    /// # Errors
+    /// If `channels` is 0.
+    pub fn with_input_channels(self, channels: usize) -> Result<Model> {
+        if channels == self.architecture.in_channels {
+            return Ok(self);
+        }
+        let architecture = Architecture { in_channels: channels, ..self.architecture };
+        let weights = weights::with_input_channels(&self.weights, &Blueprint::of(&architecture))?;
+        Ok(Model { architecture, weights, preprocessing: self.preprocessing.for_channels(channels), ..self })
     }
 
     /// The frozen form of the network, on `device`.
@@ -285,11 +303,32 @@ impl Loader<'_> {
     /// # Errors
     /// If the name is unknown, or its files cannot be fetched, read or matched to the network.
     pub fn load(&self, request: &ModelRequest) -> Result<Model> {
-        let description = self.describe(request)?;
+        let mut description = self.describe(request)?;
         match self.locate(&description)? {
-            Some(file) => load_file(description, file),
-            None => load_fresh(description),
+            Some(file) => {
+                let model = load_file(description, file)?;
+                let channels = request.in_channels.unwrap_or(model.architecture.in_channels);
+                model.with_input_channels(channels)
+            }
+            None => {
+                description.architecture.in_channels =
+                    request.in_channels.unwrap_or(description.architecture.in_channels);
+                load_fresh(description)
+            }
         }
+    }
+}
+
+impl Description {
+    /// The same with what only the weights tell, where neither a card nor a `config.json` does.
+    fn completed_by(self, tensors: &BTreeMap<String, Tensor>) -> Description {
+        if self.classes.is_some() {
+            return self;
+        }
+        let told = weights::input_channels(tensors, &Blueprint::of(&self.architecture));
+        let in_channels = told.unwrap_or(self.architecture.in_channels);
+        let architecture = Architecture { in_channels, ..self.architecture };
+        Description { architecture, classes: weights::classes(tensors), ..self }
     }
 }
 
@@ -429,8 +468,8 @@ fn load_file(description: Description, file: WeightsFile) -> Result<Model> {
     let placement = Placement::find(tensors.keys().map(String::as_str), &Blueprint::of(&description.architecture))
         .map_err(|source| Error::SeveralNetworks { path: path.clone(), source })?;
     let placed = placement.apply(tensors);
-    let classes = description.classes.or_else(|| weights::classes(&placed.tensors));
-    let classes = classes.ok_or_else(|| Error::NoClassifier { path: path.clone() })?;
+    let description = description.completed_by(&placed.tensors);
+    let classes = description.classes.ok_or_else(|| Error::NoClassifier { path: path.clone() })?;
     weights::check_placed(&placed, &placement, &description.architecture, classes)
         .map_err(|source| Error::Weights { path: path.clone(), source: Box::new(source) })?;
     tell_what_lies_beside(&placed, path);
@@ -471,7 +510,7 @@ fn assemble(description: Description, classes: usize, weights: VarMap) -> Model 
         classes,
         label_names,
         synsets,
-        preprocessing: description.preprocessing,
+        preprocessing: description.preprocessing.for_channels(description.architecture.in_channels),
         drop_rates: description.drop_rates,
         weights,
         provenance: description.provenance,

@@ -28,7 +28,7 @@ impl Network {
         Ok(Network { figure, fc })
     }
 
-    /// (N, 3, H, W) → (N, D), pooled.
+    /// (N, C, H, W) → (N, D), pooled.
     ///
     /// # Errors
     /// If shapes or devices do not fit.
@@ -36,7 +36,7 @@ impl Network {
         self.figure.features(images)
     }
 
-    /// (N, 3, H, W) → (N, classes).
+    /// (N, C, H, W) → (N, classes).
     ///
     /// # Errors
     /// If shapes or devices do not fit.

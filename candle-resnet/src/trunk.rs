@@ -19,6 +19,7 @@ use crate::weights;
 pub struct Trunk {
     figure: Figure<FrozenConvNorm>,
     feature_width: usize,
+    in_channels: usize,
     device: Device,
 }
 
@@ -34,13 +35,18 @@ impl Trunk {
         let blueprint = Blueprint::of(architecture);
         let variables = weights::lock(weights)?;
         let figure = Figure::build(&blueprint, &FrozenWeights { variables: &variables, device })?;
-        Ok(Trunk { figure, feature_width: blueprint.feature_width, device: device.clone() })
+        let (feature_width, in_channels) = (blueprint.feature_width, architecture.in_channels);
+        Ok(Trunk { figure, feature_width, in_channels, device: device.clone() })
     }
 }
 
 impl FeatureExtractor for Trunk {
     fn feature_width(&self) -> usize {
         self.feature_width
+    }
+
+    fn in_channels(&self) -> usize {
+        self.in_channels
     }
 
     fn device(&self) -> &Device {

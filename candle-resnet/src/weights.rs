@@ -151,6 +151,48 @@ pub fn into_var_map(tensors: BTreeMap<String, Tensor>, device: &Device) -> candl
     Ok(weights)
 }
 
+/// Channels of the images that tensors of the network were trained on.
+pub fn input_channels(tensors: &BTreeMap<String, Tensor>, blueprint: &Blueprint) -> Option<usize> {
+    let (name, _) = first_kernel(blueprint)?;
+    tensors.get(&name).and_then(|kernel| kernel.dims4().ok()).map(|(_, channels, _, _)| channels)
+}
+
+/// The weights of a network for the images that `blueprint` takes: all but the first convolution are shared with `weights`.
+///
+/// For one channel the convolution sums over its channels, so that a grey photo does what it does in three; for any other number
+/// its channels are repeated, and scaled so that their sum keeps its size. As `timm.models.adapt_input_conv` does it.
+///
+/// # Errors
+/// If `weights` lacks the first convolution, or `blueprint` takes no channels.
+pub fn with_input_channels(weights: &VarMap, blueprint: &Blueprint) -> candle_core::Result<VarMap> {
+    let mut variables = lock(weights)?.clone();
+    let adapted = first_kernel(blueprint).and_then(|(name, channels)| Some((variables.get_mut(&name)?, channels)));
+    let Some((kernel, channels)) = adapted else { candle_core::bail!("the weights hold no first convolution") };
+    *kernel = Var::from_tensor(&adapt_kernel(&kernel.as_detached_tensor(), channels)?)?;
+    let adapted = VarMap::new();
+    *lock(&adapted)? = variables;
+    Ok(adapted)
+}
+
+/// Name of the first convolution's weight, and the channels that it takes.
+fn first_kernel(blueprint: &Blueprint) -> Option<(String, usize)> {
+    blueprint.stem.convs.first().map(|first| (format!("{}.weight", first.conv), first.in_channels))
+}
+
+/// (C', C, K, K) → (C', `channels`, K, K)
+fn adapt_kernel(kernel: &Tensor, channels: usize) -> candle_core::Result<Tensor> {
+    let (_, source, _, _) = kernel.dims4()?;
+    match channels {
+        0 => candle_core::bail!("a network takes at least one channel"),
+        same if same == source => Ok(kernel.clone()),
+        1 => kernel.sum_keepdim(1),
+        _ => {
+            let repeated = kernel.repeat((1, channels.div_ceil(source), 1, 1))?.narrow(1, 0, channels)?;
+            repeated.contiguous()? * (source as f64 / channels as f64)
+        }
+    }
+}
+
 /// Every variable of `weights` as a detached tensor, by name.
 ///
 /// # Errors
@@ -227,6 +269,34 @@ mod tests {
         let message = error.to_string();
         assert!(message.contains("\nno known layout has any of its names\n97 missing:"), "{message}");
         assert!(message.contains("97 unexpected:\n  transformerbn1_bias [16]\n"), "{message}");
+    }
+
+    #[test]
+    fn kernels_are_summed_for_one_channel_and_repeated_for_others() {
+        let kernel = Tensor::new(&[1f32, 2., 3.], &Device::Cpu).unwrap().reshape((1, 3, 1, 1)).unwrap();
+        let adapted = |channels| -> Vec<f32> {
+            adapt_kernel(&kernel, channels).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        };
+        assert_eq!(adapted(1), [6.0]);
+        assert_eq!(adapted(3), [1.0, 2.0, 3.0]);
+        assert_eq!(adapted(4), [0.75, 1.5, 2.25, 0.75]);
+        assert_eq!(adapted(2), [1.5, 3.0]);
+        assert!(adapt_kernel(&kernel, 0).is_err());
+    }
+
+    #[test]
+    fn only_the_first_convolution_is_adapted() {
+        let (architecture, tensors_before) = resnet20();
+        let weights = into_var_map(tensors_before.clone(), &Device::Cpu).unwrap();
+        let grey = Architecture { in_channels: 1, ..*architecture };
+        let adapted = tensors(&with_input_channels(&weights, &Blueprint::of(&grey)).unwrap()).unwrap();
+        assert_eq!(input_channels(&adapted, &Blueprint::of(&grey)), Some(1));
+        assert_eq!(check(&adapted, &grey, 10), Ok(()));
+        assert_eq!(check(&tensors(&weights).unwrap(), architecture, 10), Ok(()), "the original stays");
+        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (name, before) in tensors_before.iter().filter(|(name, _)| *name != "conv1.weight") {
+            assert_eq!(values(before), values(&adapted[name]), "{name}");
+        }
     }
 
     #[test]

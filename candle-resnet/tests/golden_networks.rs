@@ -35,16 +35,27 @@ struct Row {
     features_l2: Vec<f64>,
     output_stride: Option<usize>,
     global_pool: Option<String>,
+    /// Channels of the weights before their first convolution was adapted to the input's.
+    weights_channels: Option<usize>,
 }
 
 impl Row {
     fn architecture(&self) -> Architecture {
         let named = *Architecture::named(&self.model).unwrap();
         Architecture {
+            in_channels: self.input[1],
             output_stride: self.output_stride.unwrap_or(named.output_stride),
             global_pool: self.global_pool.as_deref().map_or(named.global_pool, |name| GlobalPool::named(name).unwrap()),
             ..named
         }
+    }
+
+    /// The formula's weights, adapted to the input's channels where they are made for others.
+    fn weights(&self) -> VarMap {
+        let architecture = self.architecture();
+        let in_channels = self.weights_channels.unwrap_or(architecture.in_channels);
+        let weights = formula_weights(&Architecture { in_channels, ..architecture }, self.classes);
+        weights::with_input_channels(&weights, &Blueprint::of(&architecture)).unwrap()
     }
 
     /// Too much memory and time for a test that always runs.
@@ -120,7 +131,7 @@ fn check_row(row: &Row) {
     assert_eq!((parameters, specs.len()), (row.parameters, row.tensors), "{}", row.model);
     assert_eq!(architecture.feature_width(), row.feature_dim, "{}", row.model);
 
-    let map = formula_weights(architecture, row.classes);
+    let map = row.weights();
     let images = formula::image_batch("input", &row.input);
     let images = Tensor::from_vec(images, row.input.as_slice(), &Device::Cpu).unwrap();
     let what = |form: &str, of: &str| format!("{} {:?}: {of} of the {form}", row.model, row.input);
@@ -180,6 +191,11 @@ fn timms_large_networks_compute_what_timm_computes() {
 #[test]
 fn odd_sizes_dilation_and_pools_compute_what_timm_computes() {
     rows(include_str!("golden/timm_variants.jsonl")).iter().for_each(check_row);
+}
+
+#[test]
+fn adapted_first_convolutions_compute_what_timm_computes() {
+    rows(include_str!("golden/timm_channels.jsonl")).iter().for_each(check_row);
 }
 
 #[test]

@@ -239,6 +239,7 @@ impl Arguments {
             data: std::path::absolute(&self.dir).unwrap_or_else(|_| self.dir.clone()),
             model: self.model.model.clone(),
             weights: self.model.weights.clone(),
+            in_chans: self.model.channels.get(),
             no_pretrained: self.fresh.no_pretrained,
             device: self.device.name().into(),
         }
@@ -263,8 +264,9 @@ fn print_plan(model: &Model, dataset: &Dataset, settings: &Settings) {
     say!("{:>12} {} classes: {}", "data", classes.len(), shortened(classes));
     say!("{:>12} {} to train, {val}, {} to test", "images", count(SplitName::Train), count(SplitName::Test));
     let (architecture, preprocessing) = (model.architecture, &model.preprocessing);
+    let grey = if architecture.in_channels == 1 { " in grey" } else { "" };
     say!(
-        "{:>12} {}, {}×{} pixels, all frozen but a new fc of {} × {}",
+        "{:>12} {}, {}×{} pixels{grey}, all frozen but a new fc of {} × {}",
         "model",
         architecture.name,
         preprocessing.crop,
