@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use candle_resnet::config::ModelConfig;
+use candle_resnet::config::{DropRates, ModelConfig};
 use candle_resnet::preprocess::Preprocessing;
 use candle_resnet::{Model, hub, weights};
 use serde::Serialize;
@@ -155,6 +155,7 @@ fn config(model: &Model, tuned: &FineTuned) -> Result<ModelConfig> {
     Ok(ModelConfig {
         label_names: Some(tuned.classes.clone()),
         preprocessing: model.preprocessing.clone(),
+        drop_rates: DropRates { features: tuned.trained.settings.drop_rate, ..model.drop_rates },
         license: model.provenance.license.clone(),
         origin_url: model.provenance.origin_url.clone(),
         extra: Map::from_iter([

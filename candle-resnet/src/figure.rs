@@ -30,6 +30,19 @@ pub(crate) trait Parameters {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor>;
 }
 
+/// What becomes of a residual branch before its shortcut is added.
+pub(crate) trait Branches {
+    /// The branch of block `block` of `blocks`, counted over all stages from 0; (N, C, H, W) → (N, C, H, W).
+    fn pass(&mut self, branch: Tensor, block: usize, blocks: usize) -> Result<Tensor>;
+}
+
+/// Evaluation: every branch as it is.
+impl Branches for () {
+    fn pass(&mut self, branch: Tensor, _: usize, _: usize) -> Result<Tensor> {
+        Ok(branch)
+    }
+}
+
 /// A network from pixels to pooled features.
 #[derive(Debug, Clone)]
 pub(crate) struct Figure<L> {
@@ -72,14 +85,18 @@ impl<L: ConvNormLayer> Figure<L> {
     }
 
     /// (N, C, H, W) → (N, C', H', W'), the last stage's map.
-    pub(crate) fn feature_map(&self, images: &Tensor) -> Result<Tensor> {
+    fn feature_map(&self, images: &Tensor, branches: &mut impl Branches) -> Result<Tensor> {
+        let blocks = self.stages.iter().map(Vec::len).sum();
         let stem = self.stem.forward(images)?;
-        self.stages.iter().flatten().try_fold(stem, |x, block| block.forward(&x))
+        let numbered = self.stages.iter().flatten().enumerate();
+        numbered
+            .into_iter()
+            .try_fold(stem, |x, (number, block)| block.forward(&x, |branch| branches.pass(branch, number, blocks)))
     }
 
     /// (N, C, H, W) → (N, D): the last map, pooled over its pixels.
-    pub(crate) fn features(&self, images: &Tensor) -> Result<Tensor> {
-        pool::global(&self.feature_map(images)?, self.global_pool)
+    pub(crate) fn features(&self, images: &Tensor, branches: &mut impl Branches) -> Result<Tensor> {
+        pool::global(&self.feature_map(images, branches)?, self.global_pool)
     }
 }
 
@@ -105,8 +122,8 @@ impl<L: ConvNormLayer> ResidualBlock<L> {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        (self.residual(x)? + self.shortcut.forward(x)?)?.relu()
+    fn forward(&self, x: &Tensor, pass: impl FnOnce(Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        (pass(self.residual(x)?)? + self.shortcut.forward(x)?)?.relu()
     }
 
     fn residual(&self, x: &Tensor) -> Result<Tensor> {

@@ -24,6 +24,7 @@ pub mod card;
 pub mod checkpoint;
 pub mod classifier;
 pub mod config;
+pub mod drop_path;
 mod error;
 pub mod features;
 mod figure;

@@ -54,7 +54,7 @@ impl FeatureExtractor for Trunk {
     }
 
     fn features(&self, images: &Tensor) -> Result<Tensor> {
-        self.figure.features(&images.detach())
+        self.figure.features(&images.detach(), &mut ())
     }
 }
 
