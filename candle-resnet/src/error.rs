@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
+use crate::features::UnknownBoundary;
 use crate::hub::HubError;
 use crate::layout::Ambiguous;
 use crate::preprocess::{PhotoError, PreprocessingError};
@@ -71,6 +72,9 @@ pub enum Error {
     /// A file that was not fetched.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// A part that the network does not have.
+    #[error(transparent)]
+    UnknownBoundary(#[from] UnknownBoundary),
     /// A photo that was not read.
     #[error(transparent)]
     Photo(#[from] PhotoError),
@@ -109,7 +113,11 @@ impl Error {
             Error::Hub(error) => error.hint(),
             Error::Photo(error) => error.hint(),
             Error::Preprocessing(error) => error.hint(),
-            Error::Config { .. } | Error::NoClassifier { .. } | Error::Io { .. } | Error::Candle(_) => None,
+            Error::UnknownBoundary(_)
+            | Error::Config { .. }
+            | Error::NoClassifier { .. }
+            | Error::Io { .. }
+            | Error::Candle(_) => None,
         }
     }
 }

@@ -10,6 +10,7 @@ use candle_core::{Result, Tensor};
 
 use crate::architecture::GlobalPool;
 use crate::blueprint::{Block, Blueprint, ConvNorm, Pool, Shortcut, Stem};
+use crate::features::Boundary;
 use attention::AttentionLayer;
 
 /// A convolution followed by its norm.
@@ -84,19 +85,22 @@ impl<L: ConvNormLayer> Figure<L> {
         })
     }
 
-    /// (N, C, H, W) → (N, C', H', W'), the last stage's map.
-    fn feature_map(&self, images: &Tensor, branches: &mut impl Branches) -> Result<Tensor> {
+    /// (N, C, H, W) → (N, C', H', W'), the map at a boundary.
+    pub(crate) fn map_at(&self, images: &Tensor, boundary: Boundary, branches: &mut impl Branches) -> Result<Tensor> {
+        let Some(passed) = self.stages.get(..boundary.stages) else {
+            candle_core::bail!("the network has {} stages and no `{boundary}`", self.stages.len())
+        };
         let blocks = self.stages.iter().map(Vec::len).sum();
-        let stem = self.stem.forward(images)?;
-        let numbered = self.stages.iter().flatten().enumerate();
-        numbered
-            .into_iter()
-            .try_fold(stem, |x, (number, block)| block.forward(&x, |branch| branches.pass(branch, number, blocks)))
+        let mut numbered = passed.iter().flatten().enumerate();
+        numbered.try_fold(self.stem.forward(images)?, |x, (number, block)| {
+            block.forward(&x, |branch| branches.pass(branch, number, blocks))
+        })
     }
 
     /// (N, C, H, W) → (N, D): the last map, pooled over its pixels.
     pub(crate) fn features(&self, images: &Tensor, branches: &mut impl Branches) -> Result<Tensor> {
-        pool::global(&self.feature_map(images, branches)?, self.global_pool)
+        let last = Boundary { stages: self.stages.len() };
+        pool::global(&self.map_at(images, last, branches)?, self.global_pool)
     }
 }
 

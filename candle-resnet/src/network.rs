@@ -8,6 +8,7 @@ use candle_nn::{BatchNorm, BatchNormConfig, Conv2d, Conv2dConfig, GroupNorm, Lin
 use crate::architecture::{Architecture, Norm};
 use crate::blueprint::{Blueprint, ConvNorm, NORM_EPSILON};
 use crate::drop_path::StochasticDepth;
+use crate::features::Boundary;
 use crate::figure::{ConvNormLayer, Figure, Parameters};
 
 /// A whole network with its classifier `fc`.
@@ -27,6 +28,14 @@ impl Network {
         let figure = Figure::build(&blueprint, &Variables(&variables))?;
         let fc = candle_nn::linear(blueprint.feature_width, classes, variables.pp("fc"))?;
         Ok(Network { figure, fc })
+    }
+
+    /// (N, C, H, W) → (N, C', H', W'), the map at a boundary.
+    ///
+    /// # Errors
+    /// If the network has no such boundary, or shapes or devices do not fit.
+    pub fn map_at(&self, images: &Tensor, boundary: Boundary) -> Result<Tensor> {
+        self.figure.map_at(images, boundary, &mut ())
     }
 
     /// (N, C, H, W) → (N, D), pooled.

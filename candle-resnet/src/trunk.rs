@@ -10,7 +10,7 @@ use candle_nn::{GroupNorm, Module, VarMap};
 
 use crate::architecture::{Architecture, Norm};
 use crate::blueprint::{Blueprint, ConvNorm, NORM_EPSILON};
-use crate::features::FeatureExtractor;
+use crate::features::{Boundary, FeatureExtractor};
 use crate::figure::{ConvNormLayer, Figure, Parameters};
 use crate::weights;
 
@@ -37,6 +37,14 @@ impl Trunk {
         let figure = Figure::build(&blueprint, &FrozenWeights { variables: &variables, device })?;
         let (feature_width, in_channels) = (blueprint.feature_width, architecture.in_channels);
         Ok(Trunk { figure, feature_width, in_channels, device: device.clone() })
+    }
+
+    /// (N, C, H, W) f32 → (N, C', H', W') f32, untracked: the map at a boundary. What lies behind it is not computed.
+    ///
+    /// # Errors
+    /// If the network has no such boundary, or shapes or devices do not fit.
+    pub fn map_at(&self, images: &Tensor, boundary: Boundary) -> Result<Tensor> {
+        self.figure.map_at(&images.detach(), boundary, &mut ())
     }
 }
 

@@ -16,7 +16,7 @@ use super::progress::DownloadBar;
 /// Which model.
 #[derive(Args)]
 pub struct ModelArguments {
-    /// A model's name (see `finetune models`), `hf-hub:owner/name[@revision]`, or a folder that `finetune train` or timm wrote
+    /// A model's name (see `finetune models`), `hf-hub:owner/name[@revision]`, or a folder that `finetune train`, timm or transformers wrote
     #[arg(long, value_name = "NAME|FOLDER")]
     pub model: String,
 
