@@ -1,8 +1,8 @@
 //! Stochastic depth: residual branches that are left out at random while a network trains.
 //!
-//! Evaluation knows nothing of it. Source: Huang et al. 2016 (arXiv 1603.09382), as timm's `drop_path`: each image has branches
-//! of its own, those that stay are scaled so that the expectation does not change, and the rate grows linearly from the first
-//! block, which is never left out, to the last.
+//! Evaluation knows nothing of it. Source: Huang et al. 2016 (arXiv 1603.09382), as timm's `drop_path`: each image has
+//! branches of its own, those that stay are scaled so that the expectation does not change, and the rate grows linearly
+//! from the first block, which is never left out, to the last.
 
 use candle_core::{Result, Tensor};
 use rand::{Rng, SeedableRng};

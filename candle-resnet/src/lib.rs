@@ -15,8 +15,9 @@
 //! ```
 //!
 //! The way of a name, each step a module that knows only its own: [`registry`] says what the name stands for, [`hub`]
-//! fetches files, [`checkpoint`] reads them, [`layout`] finds the network among their names, [`weights`] matches it to the
-//! [`blueprint`] of an [`architecture`], and [`trunk`] or [`network`] computes. [`model`] joins them. Nothing here trains; see the crate `candle-finetune`.
+//! fetches files, [`checkpoint`] reads them, [`layout`] finds the network among their names, [`weights`] matches it to
+//! the [`blueprint`] of an [`architecture`], and [`trunk`] or [`network`] computes. [`model`] joins them. Nothing here
+//! trains; see the crate `candle-finetune`.
 
 pub mod architecture;
 pub mod blueprint;

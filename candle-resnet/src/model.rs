@@ -1,6 +1,7 @@
 //! From a name to a loaded model: resolve, fetch, read, check.
 //!
-//! The only module that knows of both files and tensors. Parsing, fetching, reading and checking lie in modules of their own.
+//! The only module that knows of both files and tensors. Parsing, fetching, reading and checking lie in modules of
+//! their own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -86,8 +87,8 @@ pub struct Provenance {
 /// What is known of a model before its weights are read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Description {
-    /// The network's shape, as the weights have it; where [`classes`](Description::classes) are not known, neither are the
-    /// channels of its images.
+    /// The network's shape, as the weights have it; where [`classes`](Description::classes) are not known, neither are
+    /// the channels of its images.
     pub architecture: Architecture,
     /// Outputs; `None` where only the weights tell.
     pub classes: Option<usize>,

@@ -81,7 +81,8 @@ fn listing<T>(kind: &str, tensors: &[T], line: impl Fn(&T) -> String) -> String 
     }
 }
 
-/// Classes that tensors of the network were trained for: the rows of `fc.weight`, 0 without one; `None` if it has no rows.
+/// Classes that tensors of the network were trained for: the rows of `fc.weight`, 0 without one; `None` if it has no
+/// rows.
 pub fn classes(tensors: &BTreeMap<String, Tensor>) -> Option<usize> {
     match tensors.get("fc.weight") {
         Some(weight) => weight.dims2().ok().map(|(classes, _)| classes),
@@ -157,10 +158,12 @@ pub fn input_channels(tensors: &BTreeMap<String, Tensor>, blueprint: &Blueprint)
     tensors.get(&name).and_then(|kernel| kernel.dims4().ok()).map(|(_, channels, _, _)| channels)
 }
 
-/// The weights of a network for the images that `blueprint` takes: all but the first convolution are shared with `weights`.
+/// The weights of a network for the images that `blueprint` takes: all but the first convolution are shared with
+/// `weights`.
 ///
-/// For one channel the convolution sums over its channels, so that a grey photo does what it does in three; for any other number
-/// its channels are repeated, and scaled so that their sum keeps its size. As `timm.models.adapt_input_conv` does it.
+/// For one channel the convolution sums over its channels, so that a grey photo does what it does in three; for any
+/// other number its channels are repeated, and scaled so that their sum keeps its size. As
+/// `timm.models.adapt_input_conv` does it.
 ///
 /// # Errors
 /// If `weights` lacks the first convolution, or `blueprint` takes no channels.

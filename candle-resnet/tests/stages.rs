@@ -1,4 +1,5 @@
-//! Both forms of networks, left behind their stem and behind each stage, against timm; and the rates of stochastic depth.
+//! Both forms of networks, left behind their stem and behind each stage, against timm; and the rates of stochastic
+//! depth.
 //!
 //! Weights and inputs come from a formula; `scripts/golden/golden_stages.py` made the reference.
 

@@ -40,8 +40,8 @@ pub struct Arguments {
     #[arg(long, value_enum)]
     pool: Option<PoolArgument>,
 
-    /// File to write: `features` (N, D), or (N, C, H, W) with --pool none, and the N paths as a JSON list under the metadata's
-    /// `paths`
+    /// File to write: `features` (N, D), or (N, C, H, W) with --pool none; the N paths are a JSON list under the
+    /// metadata's `paths`
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
 
@@ -143,7 +143,8 @@ fn write(out: &Path, extracted: &Extracted, shape: &[usize], samples: &[Sample])
     let paths: Vec<_> = extracted.kept.iter().map(|&index| samples[index].path.to_string_lossy()).collect();
     let metadata = HashMap::from([("paths".to_string(), serde_json::to_string(&paths)?)]);
     let shape = [&[extracted.kept.len()], shape].concat();
-    let features: Tensor = extracted.features.to_device(&Device::Cpu)?.reshape(shape)?; // (N, 1, D) → (N, D) or (N, C, H, W)
+    // (N, 1, D) → (N, D) or (N, C, H, W)
+    let features: Tensor = extracted.features.to_device(&Device::Cpu)?.reshape(shape)?;
     let mut file = new_file(out)?;
     file.write_all(&safetensors::serialize([("features", features)], Some(metadata))?)?;
     file.persist(out)?;

@@ -1,4 +1,5 @@
-//! Dropout: a random part of the features is zero in each step, and the others are scaled so that their expectation stays.
+//! Dropout: a random part of the features is zero in each step, and the others are scaled so that their expectation
+//! stays.
 //!
 //! Source: Srivastava et al. 2014. The features are those of the network, before they are standardised, as in
 //! `torch.nn.Dropout` before `fc`.

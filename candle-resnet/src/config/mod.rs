@@ -1,6 +1,7 @@
 //! What a folder or a repository on the Hub says of its weights: timm's `config.json`, or transformers'.
 //!
-//! Pure text to values and back. Which program wrote a file shows in its fields ([`Form`]); what is written is timm's form.
+//! Pure text to values and back. Which program wrote a file shows in its fields ([`Form`]); what is written is timm's
+//! form.
 
 mod preprocessor;
 mod timm;
@@ -203,7 +204,8 @@ fn names_by_output(field: &'static str, map: &Map<String, Value>, classes: usize
     Ok(names)
 }
 
-/// A statistic of a photo's channels: one number for each, or else the mean of all numbers for all of them, as timm takes it.
+/// A statistic of a photo's channels: one number for each, or else the mean of all numbers for all of them, as timm
+/// takes it.
 fn statistic(field: &'static str, values: &[f64]) -> Result<[f32; 3], ConfigError> {
     if values.is_empty() || values.iter().any(|value| !value.is_finite()) {
         return Err(bad_value(field, format!("{values:?}"), "a number for each channel"));

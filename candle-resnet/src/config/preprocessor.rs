@@ -1,8 +1,8 @@
 //! transformers' `preprocessor_config.json`: what happens to a photo.
 //!
-//! Sources: `transformers/models/convnext/image_processing_convnext.py`, which is what ResNets have, and the processors that
-//! resize the shorter side and cut the centre (`BitImageProcessor`, `CLIPImageProcessor`). Where the part that is cut off is
-//! odd, transformers cuts it half a pixel further up and left than torchvision does, and so than this crate.
+//! Sources: `transformers/models/convnext/image_processing_convnext.py`, which is what ResNets have, and the processors
+//! that resize the shorter side and cut the centre (`BitImageProcessor`, `CLIPImageProcessor`). Where half of what is cut
+//! off is no whole pixel, transformers rounds down; this crate rounds to even, as torchvision does.
 
 use serde::Deserialize;
 

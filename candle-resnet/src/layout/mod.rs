@@ -1,10 +1,10 @@
 //! How programs name a network's tensors: names of a file ↔ torchvision's names.
 //!
-//! The [`LAYOUTS`] are a table, read in both directions; [`Placement`] finds which of them a file follows, and where in the
-//! file the network lies. Looks at names only, never at a tensor, and reads no file.
+//! The [`LAYOUTS`] are a table, read in both directions; [`Placement`] finds which of them a file follows, and where in
+//! the file the network lies. Looks at names only, never at a tensor, and reads no file.
 //!
-//! Sources: `torchvision/models/resnet.py`, `timm/models/resnet.py`, `transformers/models/resnet/modeling_resnet.py`, and the
-//! CIFAR networks of akamaster and kuangliu.
+//! Sources: `torchvision/models/resnet.py`, `timm/models/resnet.py`, `transformers/models/resnet/modeling_resnet.py`,
+//! and the CIFAR networks of akamaster and kuangliu.
 
 mod pattern;
 mod placement;

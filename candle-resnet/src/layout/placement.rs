@@ -2,9 +2,9 @@
 //!
 //! Wrappers put something before every name: DataParallel `module.`, Lightning `model.`, `torch.compile` `_orig_mod.`,
 //! somebody's own class `backbone.`. No list of them is kept. Whatever stands before the network's names is taken for a
-//! prefix, and it counts only if *every* tensor below the classifier is there behind it; what lies beside the prefix (a loss, a
-//! metric) is left aside, what lies behind it and is not the network's is an error later. Two whole networks in one file (say one
-//! and its moving average) are an error too: nothing tells which was meant.
+//! prefix, and it counts only if *every* tensor below the classifier is there behind it; what lies beside the prefix (a
+//! loss, a metric) is left aside, what lies behind it and is not the network's is an error later. Two whole networks in
+//! one file (say one and its moving average) are an error too: nothing tells which was meant.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -62,8 +62,8 @@ pub struct Placed<T> {
 }
 
 impl Placement {
-    /// Finds the network of `blueprint` among the names of a file: the place where all of it lies, or else the place that has
-    /// most of its names.
+    /// Finds the network of `blueprint` among the names of a file: the place where all of it lies, or else the place
+    /// that has most of its names.
     ///
     /// # Errors
     /// [`Ambiguous`] if several places have all of it.

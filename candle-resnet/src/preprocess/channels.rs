@@ -1,7 +1,7 @@
 //! Photos for networks whose images do not have three channels.
 //!
-//! One channel is grey, as `Image.convert("L")` makes it before the resize. Other numbers of channels have no photo: such
-//! networks take tensors.
+//! One channel is grey, as `Image.convert("L")` makes it before the resize. Other numbers of channels have no photo:
+//! such networks take tensors.
 
 use super::{Photo, Preprocessing, PreprocessingError};
 
@@ -22,8 +22,8 @@ fn luma(pixel: &[u8]) -> u8 {
 }
 
 impl Preprocessing {
-    /// The photo as the input of a network of `channels` channels, `(channels, crop, crop)`: in colour where it has three, in
-    /// grey where it has one.
+    /// The photo as the input of a network of `channels` channels, `(channels, crop, crop)`: in colour where it has
+    /// three, in grey where it has one.
     ///
     /// # Errors
     /// If it has another number of channels.
@@ -39,8 +39,8 @@ impl Preprocessing {
         }
     }
 
-    /// The same for a network of `channels` channels. Where these are not three, each channel is normalised by the mean of the
-    /// three means and of the three deviations, as timm does it.
+    /// The same for a network of `channels` channels. Where these are not three, each channel is normalised by the mean
+    /// of the three means and of the three deviations, as timm does it.
     pub fn for_channels(self, channels: usize) -> Preprocessing {
         match channels {
             3 => self,
