@@ -18,8 +18,8 @@ tar -xf "$shared/data/imagenet-samples.tar" -C "$data/photos"
 cp "$shared/golden/preprocess.jsonl" "$data/photos/"
 
 # The references that the tests carry are still those of the source.
-cmp "$shared/golden/torchvision.jsonl" candle-resnet/tests/golden/torchvision.jsonl
-cmp "$shared/golden/timm.jsonl" candle-resnet/tests/golden/timm.jsonl
+cmp "$shared/golden/torchvision.jsonl" models/references/torchvision.jsonl
+cmp "$shared/golden/timm.jsonl" models/references/timm.jsonl
 cmp "$shared/golden/training.jsonl" candle-finetune/tests/golden/training.jsonl
 
 REAL_DATA=$data REAL_WEIGHTS=$shared/data/cifar10-resnet PREPROCESS_GOLDEN=$data/photos \

@@ -139,6 +139,21 @@ fn a_bare_architecture_means_torchvisions_weights() {
 }
 
 #[test]
+fn other_names_of_weights_lead_to_their_repositories() {
+    let hub = Hub::new();
+    for (name, target) in [
+        ("ResNet50_Weights.IMAGENET1K_V2", "/timm/resnet50.tv2_in1k/resolve/main/model.safetensors"),
+        ("gluon_resnet18_v1b", "/timm/resnet18.gluon_in1k/resolve/main/model.safetensors"),
+        ("lmz/candle-resnet", "/lmz/candle-resnet/resolve/main/resnet18.safetensors"),
+        ("lmz/candle-resnet/resnet34", "/lmz/candle-resnet/resolve/main/resnet34.safetensors"),
+        ("microsoft/resnet-50", "/microsoft/resnet-50/resolve/main/config.json"),
+    ] {
+        hub.run(&["fetch", name]).failed();
+        assert_eq!(hub.targets()[0], target);
+    }
+}
+
+#[test]
 fn offline_without_the_file_says_how_to_get_it() {
     let hub = Hub::new();
     hub.run_with(&["predict", "photos/red/000.png", "--model", NAME], &[("HF_HUB_OFFLINE", "1")]).failed().said(&[

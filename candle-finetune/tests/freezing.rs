@@ -8,6 +8,7 @@ use candle_finetune::train::Head;
 use candle_finetune::train::loss::CrossEntropy;
 use candle_finetune::{LabelledImages, Settings, Splits, fine_tune};
 use candle_nn::VarBuilder;
+use candle_resnet::catalogue::Catalogue;
 use candle_resnet::hub::{Hub, HubSettings};
 use candle_resnet::model::{Loader, Model, ModelRequest, WeightsChoice};
 use candle_resnet::network::Network;
@@ -19,7 +20,7 @@ const LABELS: [u32; 4] = [0, 1, 2, 0];
 fn model(name: &str) -> Model {
     let hub = Hub::new(HubSettings::from_lookup(|_| None)).unwrap();
     let request = ModelRequest { name: name.into(), weights: WeightsChoice::Fresh { seed: 5 }, in_channels: None };
-    Loader { hub: &hub, progress: &() }.load(&request).unwrap()
+    Loader { hub: &hub, catalogue: &Catalogue::built_in(), progress: &() }.load(&request).unwrap()
 }
 
 fn images() -> Tensor {

@@ -5,6 +5,7 @@ mod common;
 use std::process::{Command, Stdio};
 
 use common::{Bench, RED, run};
+use serde_json::json;
 
 #[test]
 fn models_are_listed_with_their_size_and_licence() {
@@ -16,6 +17,65 @@ fn models_are_listed_with_their_size_and_licence() {
     }
     assert!(line("resnet20_cifar ").contains("0.27 M"), "{}", line("resnet20_cifar "));
     assert!(line("name").contains("licence"));
+}
+
+#[test]
+fn models_without_commercial_use_say_so() {
+    let bench = Bench::new();
+    let listed = bench.run(&["models", "swsl"]).succeeded();
+    assert!(listed.out.lines().skip(1).all(|line| line.contains("cc-by-nc-4.0, non-commercial")), "{listed:?}");
+    bench.run(&["models", "bamboo"]).succeeded().printed(&["not stated, features only: no classifier"]);
+}
+
+#[test]
+fn models_as_json_hold_every_field_of_their_card() {
+    let bench = Bench::new();
+    let lines = bench.run(&["models", "--json"]).succeeded().json_lines();
+    let named = |name: &str| lines.iter().find(|line| line["name"] == name).unwrap();
+    let card = named("resnet50.tv_in1k");
+    for (field, value) in [
+        ("repository", json!("timm/resnet50.tv_in1k")),
+        ("revision", json!(null)),
+        ("input_size", json!(224)),
+        ("mean", json!([0.485, 0.456, 0.406])),
+        ("parameters", json!(25_557_032)),
+        ("macs", json!(4_089_184_256_u64)),
+        ("top1", json!(0.7613)),
+        ("top1_source", json!("torchvision 0.29.2")),
+        ("aliases", json!(["resnet50", "ResNet50_Weights.IMAGENET1K_V1", "tv_resnet50"])),
+        ("default", json!(true)),
+        ("non_commercial", json!(false)),
+    ] {
+        assert_eq!(card[field], value, "{field}");
+    }
+    assert_eq!(named("resnet18.fb_ssl_yfcc100m_ft_in1k")["non_commercial"], true);
+    assert_eq!(named("microsoft/resnet-50")["stands_for"], "hf-hub:microsoft/resnet-50");
+    assert_eq!(named("resnet20_cifar")["parameters"], 269_722);
+    let cards = lines.iter().filter(|line| line["file"] == "model.safetensors").count();
+    assert_eq!(cards, 151);
+}
+
+#[test]
+fn models_are_found_by_their_other_names() {
+    let bench = Bench::new();
+    let names = bench.run(&["models", "--names", "gluon_resnet50_v1d"]).succeeded();
+    assert_eq!(names.out, "resnet50d.gluon_in1k\n");
+}
+
+#[test]
+fn verified_models_say_by_what_and_how_near() {
+    let bench = Bench::new();
+    let ran = bench.run(&["models", "--verified", "resnet50.tv2"]).succeeded();
+    ran.printed(&["equal  timm 1.0.31, PyTorch 2.15; torchvision 0.29.2, PyTorch 2.15"])
+        .said(&["weights by formula; pixels beside torchvision 0.29.2, Pillow 13.0.0"]);
+    let proofs = bench.run(&["models", "--verified", "--json"]).succeeded().json_lines();
+    let of = |name: &str| proofs.iter().filter(|proof| proof["name"] == name).collect::<Vec<_>>();
+    assert_eq!(of("senet154.gluon_in1k").len(), 1);
+    let proof = of("resnet50.tv2_in1k")[0];
+    assert_eq!(proof["reference"], "timm 1.0.31, PyTorch 2.15, formula weights");
+    assert!(proof["trainable"].as_f64().unwrap() < 1e-5 && proof["frozen"].as_f64().unwrap() < 1e-5, "{proof}");
+    // What only the Hub can tell is not listed.
+    assert!(of("microsoft/resnet-50").is_empty());
 }
 
 #[test]

@@ -4,10 +4,8 @@ use candle_core::{Device, Tensor};
 use candle_finetune::train::loss::CrossEntropy;
 use candle_finetune::train::optimizer::parameters;
 use candle_finetune::train::{Head, OptimizerSettings};
+use candle_resnet::certificate::formula;
 use serde::Deserialize;
-
-#[path = "../../candle-resnet/tests/common/formula.rs"]
-mod formula;
 
 /// Relative; PyTorch and candle sum f32 in different orders.
 const TOLERANCE: f64 = 1e-4;

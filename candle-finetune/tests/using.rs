@@ -5,9 +5,10 @@ mod common;
 use std::collections::HashMap;
 
 use candle_core::{Device, Tensor};
+use candle_resnet::catalogue::Catalogue;
 use candle_resnet::hub::{Hub, HubSettings};
 use candle_resnet::model::{Loader, Model, ModelRequest};
-use candle_resnet::{FeatureExtractor, checkpoint};
+use candle_resnet::{FeatureExtractor, checkpoint, preprocess};
 use common::{BLUE, Bench, GREEN, RED};
 use safetensors::SafeTensors;
 use serde_json::json;
@@ -235,7 +236,7 @@ fn features_are_overwritten_only_if_asked() {
 fn load(bench: &Bench, name: &str) -> Model {
     let hub = Hub::new(HubSettings::from_lookup(|_| None)).unwrap();
     let request = ModelRequest::named(bench.path(name).to_str().unwrap());
-    Loader { hub: &hub, progress: &() }.load(&request).unwrap()
+    Loader { hub: &hub, catalogue: &Catalogue::built_in(), progress: &() }.load(&request).unwrap()
 }
 
 /// Photos as the network sees them, (N, 3, H, W).
@@ -264,14 +265,116 @@ fn verifiable() -> Bench {
 }
 
 #[test]
+fn a_model_is_verified_without_weights_or_network() {
+    let bench = verifiable();
+    let ran = bench.run(&["verify", "--model", "model"]).succeeded().said(&["trained weights were not compared"]);
+    let ran = ran.printed(&[
+        "resnet20_cifar with formula weights, 2×3×32×32, beside the paper's network, PyTorch 2.15",
+        "built-in photo, resize 32 bilinear, crop 32, beside torchvision 0.29.2, Pillow 13.0.0",
+        "pixels    equal to the last bit: ok",
+        "input     equal to the last bit after normalisation: ok",
+    ]);
+    assert_eq!(ran.out.matches(": ok").count(), 6, "{ran:?}");
+    for name in ["test_resnet.r160_in1k", "resnet20_cifar", "resnet10t"] {
+        bench.run(&["verify", "--model", name]).succeeded();
+    }
+}
+
+#[test]
+fn a_network_that_differs_too_much_fails() {
+    let bench = Bench::new();
+    let ran = bench.run(&["verify", "--model", "test_resnet", "--tolerance=-1"]).failed();
+    ran.printed(&["frozen: FAILED", "pixels    equal to the last bit: ok"]);
+}
+
+#[test]
+fn sizes_without_a_stored_photo_say_that_they_were_not_compared() {
+    let bench = Bench::with_photos();
+    let arguments = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--input-size", "24"];
+    bench.run(&[&arguments[..], &["--out", "odd"]].concat()).succeeded();
+    let ran = bench.run(&["verify", "--model", "odd"]).succeeded();
+    ran.printed(&["resize 24 bilinear, crop 24\npixels    not compared: no reference of these sizes is stored"]);
+}
+
+/// A reference with a photo, and the pixels or the tensor that came of it.
+fn photo_reference(bench: &Bench, photo: &str, change: impl FnOnce(&mut HashMap<&'static str, Tensor>)) {
+    let model = load(bench, "model");
+    let bytes = std::fs::read(bench.path(photo)).unwrap();
+    let side = model.preprocessing.crop;
+    let pixels = model.preprocessing.pixels(&preprocess::decode(&bench.path(photo)).unwrap());
+    reference(bench, "r.safetensors", |tensors| {
+        let length = bytes.len();
+        tensors.insert("photo", Tensor::from_vec(bytes, length, &Device::Cpu).unwrap());
+        tensors.insert("pixels", Tensor::from_vec(pixels, (side, side, 3), &Device::Cpu).unwrap());
+        tensors.insert("input", input(&model, &[bench.path(photo)]));
+        for name in ["features", "logits"] {
+            let first = tensors[name].narrow(0, 0, 1).unwrap().contiguous().unwrap();
+            tensors.insert(name, first);
+        }
+        change(tensors);
+    });
+}
+
+const VERIFY: [&str; 5] = ["verify", "--model", "model", "--reference", "r.safetensors"];
+
+#[test]
+fn a_reference_with_a_photo_covers_its_pixels() {
+    let bench = verifiable();
+    let photo = "photos/red/000.png";
+    photo_reference(&bench, photo, |_| {});
+    bench.run(&VERIFY).succeeded().printed(&["pixels    largest difference 0 levels of 255: ok"]);
+    photo_reference(&bench, photo, |tensors| drop(tensors.remove("pixels")));
+    bench.run(&VERIFY).succeeded().printed(&["input     largest difference 0 after normalisation: ok"]);
+    photo_reference(&bench, photo, |tensors| {
+        let brighter = (&tensors["pixels"] + 1.0).unwrap();
+        tensors.insert("pixels", brighter);
+    });
+    bench.run(&VERIFY).failed().printed(&["pixels    largest difference 1 levels of 255: FAILED"]);
+}
+
+#[test]
+fn a_photo_that_is_stored_wrongly_is_an_error() {
+    let bench = verifiable();
+    let error = |said: &str, change: fn(&mut HashMap<&'static str, Tensor>)| {
+        photo_reference(&bench, "photos/red/000.png", change);
+        bench.run(&VERIFY).failed().said(&["error: ", said]);
+    };
+    error("`photo` holds F32, expected U8", |tensors| {
+        let photo = tensors["photo"].to_dtype(candle_core::DType::F32).unwrap();
+        tensors.insert("photo", photo);
+    });
+    error("`pixels` has shape [32, 32, 3], the reference [31, 32, 3]", |tensors| {
+        let pixels = tensors["pixels"].narrow(0, 0, 31).unwrap().contiguous().unwrap();
+        tensors.insert("pixels", pixels);
+    });
+    error("r.safetensors: is in no known image format", |tensors| {
+        tensors.insert("photo", Tensor::new(&[1u8, 2, 3], &Device::Cpu).unwrap());
+    });
+}
+
+#[test]
 fn outputs_that_agree_pass() {
     let bench = verifiable();
     reference(&bench, "r.safetensors", |_| {});
     let ran = bench.run(&["verify", "--model", "model", "--reference", "r.safetensors"]).succeeded();
     ran.printed(&["logits    largest difference", "features  largest difference", ": ok"]);
-    reference(&bench, "r.safetensors", |tensors| drop(tensors.remove("features")));
-    let ran = bench.run(&["verify", "--model", "model", "--reference", "r.safetensors"]).succeeded();
-    assert_eq!(ran.out.lines().count(), 1);
+    for missing in ["features", "logits"] {
+        reference(&bench, "r.safetensors", |tensors| drop(tensors.remove(missing)));
+        let ran = bench.run(&["verify", "--model", "model", "--reference", "r.safetensors"]).succeeded();
+        assert_eq!(ran.out.lines().count(), 1);
+    }
+}
+
+#[test]
+fn features_of_a_model_without_classes_are_compared() {
+    let bench = Bench::with_photos();
+    bench.model_folder("model", None, 0);
+    let model = load(&bench, "model");
+    let input = input(&model, &[bench.path("photos/red/000.png")]);
+    let features = model.trunk(&Device::Cpu).unwrap().features(&input).unwrap();
+    let tensors = HashMap::from([("input", input), ("features", features)]);
+    safetensors::serialize_to_file(tensors, None, &bench.path("r.safetensors")).unwrap();
+    bench.run(&VERIFY).succeeded().printed(&["features  largest difference"]);
 }
 
 #[test]
@@ -314,7 +417,7 @@ fn a_reference_of_another_shape_is_an_error() {
         let flat = tensors["input"].flatten_from(1).unwrap();
         tensors.insert("input", flat);
     });
-    error("r.safetensors: holds no `logits`", |tensors| drop(tensors.remove("logits")));
+    error("r.safetensors: holds no `logits` and no `features`", |tensors| tensors.retain(|name, _| *name == "input"));
     error("r.safetensors: `input` has 1 channels, expected 3", |tensors| {
         let grey = tensors["input"].narrow(1, 0, 1).unwrap().contiguous().unwrap();
         tensors.insert("input", grey);

@@ -1,29 +1,31 @@
 //! Model cards: what belongs to one trained file rather than to its architecture.
 //!
-//! Data only; the cards lie in `models/cards.json`, which `scripts/make_cards.py` writes.
+//! Describes one card; the [`Catalogue`](crate::catalogue::Catalogue) holds them all.
 
-use std::sync::LazyLock;
+use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::preprocess::{Interpolation, Preprocessing};
 
 /// One trained file for one architecture.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelCard {
     /// `architecture.tag`: `resnet50.tv2_in1k`.
     pub name: String,
     /// `resnet50`.
     pub architecture: String,
-    /// Repository on the Hub: `timm/resnet50.tv2_in1k`.
-    pub repository: String,
-    /// File in the repository.
+    /// Repository on the Hub: `timm/resnet50.tv2_in1k`; `None` where the file lies in the card's folder.
+    pub repository: Option<String>,
+    /// Branch, tag or commit of the repository; `None` for the main branch.
+    pub revision: Option<String>,
+    /// File in the repository, or in the card's folder.
     pub file: String,
     /// Outputs of the classifier; 0 where the file holds none and offers features only.
     pub classes: usize,
-    /// Name of the [`LabelSet`](crate::labels::LabelSet), where the classes are known.
-    pub labels: Option<String>,
+    /// Names of the classes, where they are known.
+    pub labels: Option<CardLabels>,
     /// Name of the first convolution: `conv1.0` where the stem is deep.
     pub first_conv: String,
     /// Name of the classifier.
@@ -38,6 +40,10 @@ pub struct ModelCard {
     pub mean: [f32; 3],
     /// Each channel is divided by it.
     pub std: [f32; 3],
+    /// Parameters with the classifier, without running statistics.
+    pub parameters: usize,
+    /// Multiply-adds of convolutions, attentions and the classifier for one image of `input_size`.
+    pub macs: u64,
     /// Licence of the weights, as SPDX names it in lower case.
     pub license: Option<String>,
     /// Where the weights come from.
@@ -46,32 +52,30 @@ pub struct ModelCard {
     pub top1: Option<f64>,
     /// Who reported it.
     pub top1_source: Option<String>,
+    /// Where a private card lies; `None` for those that ship with the program.
+    #[serde(skip)]
+    pub folder: Option<PathBuf>,
 }
 
-static CARDS: LazyLock<Vec<ModelCard>> = LazyLock::new(|| {
-    // The file is built into the program, and a test parses it.
-    serde_json::from_str(include_str!(concat!(env!("MODELS"), "/cards.json"))).unwrap_or_default()
-});
+/// The names of a card's classes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected the name of a label set or a list of names")]
+pub enum CardLabels {
+    /// A [`LabelSet`](crate::labels::LabelSet), by its name.
+    Set(String),
+    /// Names of the card's own, in the order of the outputs.
+    Names(Vec<String>),
+}
 
 impl ModelCard {
-    /// Every card, by architecture, each architecture's default first.
-    pub fn all() -> &'static [ModelCard] {
-        &CARDS
-    }
-
-    /// The card of exactly this name.
-    pub fn named(name: &str) -> Option<&'static ModelCard> {
-        CARDS.iter().find(|card| card.name == name)
-    }
-
-    /// What a bare architecture's name means: torchvision's IMAGENET1K_V1 where there is one, else timm's default.
-    pub fn default_of(architecture: &str) -> Option<&'static ModelCard> {
-        CARDS.iter().find(|card| card.architecture == architecture)
-    }
-
     /// The part of the name after the architecture: `tv2_in1k`.
     pub fn tag(&self) -> &str {
         self.name.strip_prefix(&self.architecture).and_then(|rest| rest.strip_prefix('.')).unwrap_or_default()
+    }
+
+    /// Whether the licence forbids commercial use.
+    pub fn is_non_commercial(&self) -> bool {
+        self.license.as_deref().is_some_and(|license| license.contains("-nc"))
     }
 
     /// What happens to a photo before the network sees it.
@@ -104,62 +108,17 @@ pub fn crop_fraction(crop: usize, resize: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::architecture::Architecture;
-    use crate::blueprint::Blueprint;
-    use crate::labels::LabelSet;
-
-    #[test]
-    fn cards_parse_and_name_known_things() {
-        let cards: Vec<ModelCard> =
-            serde_json::from_str(include_str!(concat!(env!("MODELS"), "/cards.json"))).expect("the cards parse");
-        assert_eq!(cards.len(), ModelCard::all().len());
-        for card in &cards {
-            assert!(Architecture::named(&card.architecture).is_some(), "{}", card.name);
-            let labels = card.labels.as_deref().map(|labels| LabelSet::named(labels).unwrap());
-            assert_eq!(labels.map_or(0, |labels| labels.names.len()), card.classes, "{}", card.name);
-            assert_eq!(card.name, format!("{}.{}", card.architecture, card.tag()));
-            card.preprocessing().validate().unwrap();
-        }
-    }
-
-    #[test]
-    fn cards_name_the_layers_of_their_networks() {
-        for card in ModelCard::all() {
-            let blueprint = Blueprint::of(Architecture::named(&card.architecture).unwrap());
-            assert_eq!(blueprint.stem.convs[0].conv, card.first_conv, "{}", card.name);
-            assert_eq!(card.classifier, "fc", "{}", card.name);
-        }
-    }
-
-    #[test]
-    fn every_published_tag_has_a_card() {
-        assert_eq!(ModelCard::all().len(), 150);
-        let architectures: std::collections::BTreeSet<&str> =
-            ModelCard::all().iter().map(|card| card.architecture.as_str()).collect();
-        assert_eq!(architectures.len(), 64);
-        assert_eq!(ModelCard::all().iter().filter(|card| card.top1_source.is_some()).count(), 17);
-    }
-
-    #[test]
-    fn bare_names_mean_torchvisions_first_weights() {
-        for name in ["resnet18", "resnet50", "resnext101_64x4d", "wide_resnet101_2"] {
-            assert_eq!(ModelCard::default_of(name).map(ModelCard::tag), Some("tv_in1k"));
-        }
-    }
-
-    #[test]
-    fn other_bare_names_mean_timms_default() {
-        assert_eq!(ModelCard::default_of("resnet50d").map(ModelCard::tag), Some("ra2_in1k"));
-        assert_eq!(ModelCard::default_of("resnetaa50d").map(ModelCard::tag), Some("sw_in12k_ft_in1k"));
-        assert_eq!(ModelCard::default_of("resnet200"), None); // nobody published weights
-    }
+    use crate::catalogue::Catalogue;
 
     #[test]
     fn second_weights_of_torchvision_are_resized_to_232() {
-        let preprocessing = ModelCard::named("resnet50.tv2_in1k").unwrap().preprocessing();
-        assert_eq!((preprocessing.resize, preprocessing.crop), (232, 224));
-        let preprocessing = ModelCard::named("resnet50.tv_in1k").unwrap().preprocessing();
-        assert_eq!((preprocessing.resize, preprocessing.crop), (256, 224));
+        let catalogue = Catalogue::built_in();
+        let sides = |name: &str| {
+            let preprocessing = catalogue.card(name).unwrap().preprocessing();
+            (preprocessing.resize, preprocessing.crop)
+        };
+        assert_eq!(sides("resnet50.tv2_in1k"), (232, 224));
+        assert_eq!(sides("resnet50.tv_in1k"), (256, 224));
     }
 
     #[test]

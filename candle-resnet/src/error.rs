@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::catalogue::CatalogueError;
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::features::UnknownBoundary;
@@ -17,6 +18,9 @@ pub enum Error {
     /// A name that nothing has.
     #[error(transparent)]
     UnknownModel(#[from] UnknownModel),
+    /// A folder of private cards that was not taken.
+    #[error(transparent)]
+    Catalogue(Box<CatalogueError>),
     /// An architecture that nobody publishes weights of under this name.
     #[error("there are no pretrained weights named `{0}`")]
     NoPretrained(String),
@@ -94,11 +98,18 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
 }
 
+impl From<CatalogueError> for Error {
+    fn from(error: CatalogueError) -> Error {
+        Error::Catalogue(Box::new(error))
+    }
+}
+
 impl Error {
     /// The way out, in one line.
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::UnknownModel(unknown) => Some(unknown.hint()),
+            Error::Catalogue(error) => error.hint(),
             Error::NoPretrained(_) => {
                 Some("give a file of them with --weights FILE; `train` and `embed` also take --no-pretrained".into())
             }

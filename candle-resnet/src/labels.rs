@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 /// The classes of a data set, in the order of a network's outputs.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct LabelSet {
     /// What people read: `great white shark`.
     pub names: Vec<String>,

@@ -14,14 +14,17 @@
 //! # Ok::<(), candle_resnet::Error>(())
 //! ```
 //!
-//! The way of a name, each step a module that knows only its own: [`registry`] says what the name stands for, [`hub`]
-//! fetches files, [`checkpoint`] reads them, [`layout`] finds the network among their names, [`weights`] matches it to
-//! the [`blueprint`] of an [`architecture`], and [`trunk`] or [`network`] computes. [`model`] joins them. Nothing here
-//! trains; see the crate `candle-finetune`.
+//! The way of a name, each step a module that knows only its own: [`registry`] says what the name stands for in the
+//! [`catalogue`], [`hub`] fetches files, [`checkpoint`] reads them, [`layout`] finds the network among their names,
+//! [`weights`] matches it to the [`blueprint`] of an [`architecture`], and [`trunk`] or [`network`] computes. [`model`]
+//! joins them. [`certificate`] compares networks and pixels with those of other programs. Nothing here trains; see the crate
+//! `candle-finetune`.
 
 pub mod architecture;
 pub mod blueprint;
 pub mod card;
+pub mod catalogue;
+pub mod certificate;
 pub mod checkpoint;
 pub mod classifier;
 pub mod config;

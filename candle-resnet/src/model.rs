@@ -11,7 +11,8 @@ use candle_nn::VarMap;
 
 use crate::architecture::Architecture;
 use crate::blueprint::Blueprint;
-use crate::card::ModelCard;
+use crate::card::{CardLabels, ModelCard};
+use crate::catalogue::Catalogue;
 use crate::checkpoint;
 use crate::classifier::Classifier;
 use crate::config::{DropRates, Form, ModelConfig};
@@ -108,8 +109,8 @@ pub struct Description {
 pub enum Labels {
     /// Nobody said.
     Unknown,
-    /// A set that ships with the program, by its name.
-    Set(&'static str),
+    /// A set that ships with the program.
+    Set(&'static LabelSet),
     /// Names of the model's own, and their synsets where those are known too.
     Names {
         /// What people read.
@@ -121,7 +122,7 @@ pub enum Labels {
 
 #[derive(Debug, Clone, PartialEq)]
 enum WeightsSource {
-    Hub { repository: String, revision: Option<String>, files: Vec<&'static str> },
+    Hub { repository: String, revision: Option<String>, files: Vec<String> },
     File(PathBuf),
     Fresh { seed: u64 },
 }
@@ -165,7 +166,8 @@ impl Model {
     /// If the name is unknown, or its files cannot be fetched, read or matched to the network.
     pub fn named(name: &str) -> Result<Model> {
         let hub = Hub::new(HubSettings::from_env())?;
-        Loader { hub: &hub, progress: &() }.load(&ModelRequest::named(name))
+        let catalogue = Catalogue::built_in();
+        Loader { hub: &hub, catalogue: &catalogue, progress: &() }.load(&ModelRequest::named(name))
     }
 
     /// The network that `name` stands for with weights drawn from `seed`, on the CPU. Asks neither disk nor network.
@@ -173,7 +175,7 @@ impl Model {
     /// # Errors
     /// If no network has that name.
     pub fn fresh(name: &str, seed: u64) -> Result<Model> {
-        load_fresh(describe_with(name, WeightsSource::Fresh { seed })?)
+        load_fresh(describe_with(&Catalogue::built_in(), name, WeightsSource::Fresh { seed })?)
     }
 
     /// The same model for images of `channels` channels: its first convolution adapted, and what normalises a photo.
@@ -208,11 +210,13 @@ impl Model {
     }
 }
 
-/// Turns requests into models; borrows what talks to the Hub.
+/// Turns requests into models; borrows what talks to the Hub and what knows names.
 #[derive(Clone, Copy)]
 pub struct Loader<'a> {
     /// Fetches files.
     pub hub: &'a Hub,
+    /// What names stand for.
+    pub catalogue: &'a Catalogue,
     /// Is told of downloads.
     pub progress: &'a dyn DownloadProgress,
 }
@@ -226,13 +230,13 @@ impl Loader<'_> {
         let name = request.name.as_str();
         match &request.weights {
             WeightsChoice::Named => self.describe_named(name),
-            WeightsChoice::File(path) => describe_with(name, WeightsSource::File(path.clone())),
-            &WeightsChoice::Fresh { seed } => describe_with(name, WeightsSource::Fresh { seed }),
+            WeightsChoice::File(path) => describe_with(self.catalogue, name, WeightsSource::File(path.clone())),
+            &WeightsChoice::Fresh { seed } => describe_with(self.catalogue, name, WeightsSource::Fresh { seed }),
         }
     }
 
     fn describe_named(&self, name: &str) -> Result<Description> {
-        match ModelName::resolve(name)? {
+        match ModelName::resolve(self.catalogue, name)? {
             ModelName::Card(card) => describe_card(card, name),
             ModelName::Architecture(_) => Err(Error::NoPretrained(name.into())),
             ModelName::Hub { repository, revision } => self.describe_repository(name, repository, revision),
@@ -241,18 +245,18 @@ impl Loader<'_> {
     }
 
     fn describe_repository(&self, name: &str, repository: String, revision: Option<String>) -> Result<Description> {
-        let config = self.fetch_first(&repository, revision.as_deref(), &[CONFIG])?;
+        let config = self.fetch_first(&repository, revision.as_deref(), &[CONFIG.into()])?;
         let provenance = Provenance { repository: Some(repository.clone()), ..Provenance::default() };
         // The weights of this config, even if the branch has moved on meanwhile.
         let revision = Some(config.commit);
         let config = read_config(&config.path, || self.fetch_preprocessor(&repository, revision.as_deref()))?;
-        let source = WeightsSource::Hub { repository, revision, files: WEIGHTS_FILES.to_vec() };
+        let source = WeightsSource::Hub { repository, revision, files: WEIGHTS_FILES.map(String::from).to_vec() };
         Ok(describe_config(name, config, provenance, source))
     }
 
     /// The repository's `preprocessor_config.json`, where it has one.
     fn fetch_preprocessor(&self, repository: &str, revision: Option<&str>) -> Result<Option<PathBuf>> {
-        Ok(self.fetch_any(repository, revision, &[PREPROCESSOR])?.map(|fetched| fetched.path))
+        Ok(self.fetch_any(repository, revision, &[PREPROCESSOR.into()])?.map(|fetched| fetched.path))
     }
 
     /// Makes sure that the weights file is on this machine; `None` where weights are drawn afresh.
@@ -271,7 +275,7 @@ impl Loader<'_> {
     }
 
     /// Fetches the first of `files` that the repository has.
-    fn fetch_first(&self, repository: &str, revision: Option<&str>, files: &[&str]) -> Result<Fetched> {
+    fn fetch_first(&self, repository: &str, revision: Option<&str>, files: &[String]) -> Result<Fetched> {
         if let Some(fetched) = self.fetch_any(repository, revision, files)? {
             return Ok(fetched);
         }
@@ -281,7 +285,7 @@ impl Loader<'_> {
     }
 
     /// As [`fetch_first`](Loader::fetch_first), but `None` where the repository has none of them.
-    fn fetch_any(&self, repository: &str, revision: Option<&str>, files: &[&str]) -> Result<Option<Fetched>> {
+    fn fetch_any(&self, repository: &str, revision: Option<&str>, files: &[String]) -> Result<Option<Fetched>> {
         let file = |path: &str| HubFile {
             repository: repository.into(),
             revision: revision.map(String::from),
@@ -333,9 +337,7 @@ impl Description {
     }
 }
 
-fn describe_card(card: &'static ModelCard, name: &str) -> Result<Description> {
-    let source =
-        WeightsSource::Hub { repository: card.repository.clone(), revision: None, files: vec![card.file.as_str()] };
+fn describe_card(card: &ModelCard, name: &str) -> Result<Description> {
     Ok(Description {
         architecture: *architecture_of(card)?,
         classes: Some(card.classes),
@@ -344,24 +346,34 @@ fn describe_card(card: &'static ModelCard, name: &str) -> Result<Description> {
         drop_rates: DropRates::default(),
         provenance: Provenance {
             model: name.into(),
-            repository: Some(card.repository.clone()),
+            repository: card.repository.clone(),
             license: card.license.clone(),
             origin_url: card.origin_url.clone(),
             ..Provenance::default()
         },
-        source,
+        source: weights_of(card)?,
     })
 }
 
+/// Where a card's weights lie: in a repository, or in the card's own folder.
+fn weights_of(card: &ModelCard) -> Result<WeightsSource> {
+    if let Some(repository) = card.repository.clone() {
+        return Ok(WeightsSource::Hub { repository, revision: card.revision.clone(), files: vec![card.file.clone()] });
+    }
+    let path = card.folder.as_deref().unwrap_or(Path::new("")).join(&card.file);
+    std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    Ok(WeightsSource::File(path))
+}
+
 /// An architecture with weights that do not come with its name.
-fn describe_with(name: &str, source: WeightsSource) -> Result<Description> {
-    let (architecture, card) = match ModelName::resolve(name)? {
+fn describe_with(catalogue: &Catalogue, name: &str, source: WeightsSource) -> Result<Description> {
+    let (architecture, card) = match ModelName::resolve(catalogue, name)? {
         ModelName::Card(card) => (architecture_of(card)?, Some(card)),
         ModelName::Architecture(architecture) => (architecture, None),
         ModelName::Hub { .. } | ModelName::Folder(_) => return Err(Error::TwoWeights(name.into())),
     };
     // A bare name says nothing of how the weights were trained; a tag does.
-    let tagged = card.filter(|card| card.name == name);
+    let tagged = card.filter(|_| Architecture::named(name).is_none());
     let labels = match (&source, card) {
         (WeightsSource::File(_), Some(card)) => labels_of(card),
         _ => Labels::Unknown,
@@ -424,8 +436,12 @@ fn architecture_of(card: &ModelCard) -> Result<&'static Architecture> {
     Architecture::named(&card.architecture).ok_or_else(|| Error::NoPretrained(card.name.clone()))
 }
 
-fn labels_of(card: &'static ModelCard) -> Labels {
-    card.labels.as_deref().map_or(Labels::Unknown, Labels::Set)
+fn labels_of(card: &ModelCard) -> Labels {
+    match &card.labels {
+        None => Labels::Unknown,
+        Some(CardLabels::Set(name)) => LabelSet::named(name).map_or(Labels::Unknown, Labels::Set),
+        Some(CardLabels::Names(names)) => Labels::Names { names: names.clone(), synsets: Vec::new() },
+    }
 }
 
 /// Labels that people can read: where all names are synsets, the words that describe them.
@@ -500,11 +516,9 @@ fn load_fresh(description: Description) -> Result<Model> {
 fn assemble(description: Description, classes: usize, weights: VarMap) -> Model {
     let (label_names, synsets) = match description.labels {
         Labels::Unknown => (Vec::new(), Vec::new()),
-        Labels::Names { names, synsets } => (names, synsets),
-        Labels::Set(name) => match LabelSet::named(name).filter(|set| set.names.len() == classes) {
-            Some(set) => (set.names.clone(), set.synsets.clone()),
-            None => (Vec::new(), Vec::new()),
-        },
+        Labels::Names { names, synsets } if names.len() == classes => (names, synsets),
+        Labels::Set(set) if set.names.len() == classes => (set.names.clone(), set.synsets.clone()),
+        Labels::Names { .. } | Labels::Set(_) => (Vec::new(), Vec::new()),
     };
     Model {
         architecture: description.architecture,

@@ -3,15 +3,13 @@
 //!
 //! Weights and inputs come from a formula; `scripts/golden/golden_stages.py` made the reference.
 
-#[path = "common/formula.rs"]
-mod formula;
-
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use candle_resnet::architecture::Architecture;
 use candle_resnet::blueprint::Blueprint;
+use candle_resnet::certificate::formula;
 use candle_resnet::drop_path::StochasticDepth;
 use candle_resnet::features::{Boundary, MapPool, StageExtractor};
 use candle_resnet::network::Network;

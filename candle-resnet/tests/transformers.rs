@@ -2,14 +2,12 @@
 //!
 //! Weights come from a formula over transformers' names; `scripts/golden/golden_transformers.py` made the reference.
 
-#[path = "common/formula.rs"]
-mod formula;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use candle_resnet::certificate::formula;
 use candle_resnet::network::Network;
 use candle_resnet::preprocess::Interpolation;
 use candle_resnet::{FeatureExtractor, Model};

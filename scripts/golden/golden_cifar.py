@@ -1,6 +1,6 @@
 """Writes logits and features of the CIFAR ResNets of the 2015 paper with formula weights, one JSON object a line.
 
-    python scripts/golden/golden_cifar.py candle-resnet/tests/golden/cifar.jsonl          (PyTorch 2.15)
+    python scripts/golden/golden_cifar.py models/references/cifar.jsonl          (PyTorch 2.15)
 
 The shortcut is the paper's option A: every second pixel, and zeros on both sides of the channels.
 """

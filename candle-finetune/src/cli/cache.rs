@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use candle_resnet::catalogue::Catalogue;
 use candle_resnet::hub::HubSettings;
 use candle_resnet::hub::cache::{self, CachedRepository, CachedRevision};
 use candle_resnet::registry::ModelName;
@@ -10,6 +11,7 @@ use clap::{Args, Subcommand};
 use indicatif::HumanBytes;
 
 use super::Outcome;
+use super::common::CatalogueArgument;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -26,6 +28,9 @@ enum Action {
         /// A model's name, `owner/name`, or `owner/name@revision` (branch, tag or commit)
         #[arg(required = true, value_name = "NAME|REPOSITORY[@REVISION]")]
         repositories: Vec<String>,
+
+        #[command(flatten)]
+        catalogue: CatalogueArgument,
     },
     /// Remove what interrupted downloads left behind
     Prune,
@@ -36,7 +41,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let folder = HubSettings::from_env().cache;
     match &arguments.action {
         None | Some(Action::List) => list(&folder)?,
-        Some(Action::Remove { repositories }) => remove(&folder, repositories)?,
+        Some(Action::Remove { repositories, catalogue }) => remove(&folder, repositories, &catalogue.open()?)?,
         Some(Action::Prune) => {
             let freed = cache::prune(&folder).map_err(candle_resnet::Error::from)?;
             say!("{} freed", HumanBytes(freed));
@@ -74,16 +79,16 @@ fn revision_text(revision: &CachedRevision) -> String {
 }
 
 /// The repository that a model's name stands for; any other name is taken for a repository's.
-fn repository_of(name: &str) -> &str {
-    match ModelName::resolve(name) {
-        Ok(ModelName::Card(card)) => &card.repository,
+fn repository_of<'a>(catalogue: &'a Catalogue, name: &'a str) -> &'a str {
+    match ModelName::resolve(catalogue, name) {
+        Ok(ModelName::Card(card)) => card.repository.as_deref().unwrap_or(name),
         _ => name.strip_prefix("hf-hub:").unwrap_or(name),
     }
 }
 
-fn remove(folder: &Path, repositories: &[String]) -> anyhow::Result<()> {
+fn remove(folder: &Path, repositories: &[String], catalogue: &Catalogue) -> anyhow::Result<()> {
     for name in repositories {
-        let repository = repository_of(name);
+        let repository = repository_of(catalogue, name);
         let freed = match repository.split_once('@') {
             Some((repository, revision)) => cache::remove_revision(folder, repository, revision),
             None => cache::remove_repository(folder, repository),

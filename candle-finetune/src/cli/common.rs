@@ -1,11 +1,13 @@
 //! Arguments and steps that several commands share.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use candle_core::Device;
 use candle_finetune::dataset::{self, Dataset};
 use candle_resnet::Model;
+use candle_resnet::catalogue::Catalogue;
 use candle_resnet::hub::{Hub, HubSettings};
 use candle_resnet::model::{Loader, ModelRequest, WeightsChoice};
 use candle_resnet::preprocess::{Interpolation, Preprocessing, PreprocessingError, check_photo_channels};
@@ -26,6 +28,9 @@ pub struct ModelArguments {
 
     #[command(flatten)]
     pub channels: ChannelsArgument,
+
+    #[command(flatten)]
+    pub catalogue: CatalogueArgument,
 }
 
 /// How many channels images have.
@@ -40,6 +45,25 @@ impl ChannelsArgument {
     /// What was asked for.
     pub fn get(self) -> Option<usize> {
         self.in_chans.map(usize::from)
+    }
+}
+
+/// Which cards names may stand for beside those that ship with the program.
+#[derive(Args)]
+pub struct CatalogueArgument {
+    /// Folder of private model cards, whose names then work as others do: JSON files of one card or a list of cards
+    #[arg(long, value_name = "DIR", env = "FINETUNE_MODELS_DIR", hide_env_values = true)]
+    models_dir: Option<OsString>, // a path may not be empty; an environment variable may
+}
+
+impl CatalogueArgument {
+    /// Reads the cards.
+    pub fn open(&self) -> anyhow::Result<Catalogue> {
+        let built_in = Catalogue::built_in();
+        match self.models_dir.as_deref().filter(|folder| !folder.is_empty()) {
+            Some(folder) => Ok(built_in.with_folder(folder.as_ref()).map_err(candle_resnet::Error::from)?),
+            None => Ok(built_in),
+        }
     }
 }
 
@@ -141,17 +165,21 @@ impl ModelArguments {
 
     /// Loads the model, fetching it first where it is not at hand.
     pub fn load(&self, fresh: Option<u64>) -> anyhow::Result<Model> {
-        let model = with_loader(|loader| loader.load(&self.request(fresh)))?;
+        let catalogue = self.catalogue.open()?;
+        let model = with_loader(&catalogue, |loader| loader.load(&self.request(fresh)))?;
         warn_of_licence(&model);
         Ok(model)
     }
 }
 
 /// Runs `work` with a loader that shows downloads on the terminal.
-pub fn with_loader<T>(work: impl FnOnce(&Loader<'_>) -> candle_resnet::Result<T>) -> anyhow::Result<T> {
+pub fn with_loader<T>(
+    catalogue: &Catalogue,
+    work: impl FnOnce(&Loader<'_>) -> candle_resnet::Result<T>,
+) -> anyhow::Result<T> {
     let hub = Hub::new(HubSettings::from_env()).map_err(candle_resnet::Error::from)?;
     let progress = DownloadBar::new();
-    Ok(work(&Loader { hub: &hub, progress: &progress })?)
+    Ok(work(&Loader { hub: &hub, catalogue, progress: &progress })?)
 }
 
 /// Weights that may not be used commercially say so when they are chosen.

@@ -6,20 +6,24 @@ use candle_resnet::model::ModelRequest;
 use clap::Args;
 
 use super::Outcome;
-use super::common::with_loader;
+use super::common::{CatalogueArgument, with_loader};
 
 #[derive(Args)]
 pub struct Arguments {
     /// A model's name (see `finetune models`) or `hf-hub:owner/name[@revision]`
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
+
+    #[command(flatten)]
+    catalogue: CatalogueArgument,
 }
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let catalogue = arguments.catalogue.open()?;
     for name in &arguments.names {
         let request = ModelRequest::named(name);
-        let file = with_loader(|loader| loader.locate(&loader.describe(&request)?))?;
+        let file = with_loader(&catalogue, |loader| loader.locate(&loader.describe(&request)?))?;
         if let Some(file) = file {
             writeln!(std::io::stdout(), "{}", file.path.display())?;
         }

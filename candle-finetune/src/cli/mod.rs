@@ -67,7 +67,7 @@ enum Command {
     Models(models::Arguments),
     /// Print a network's layers, shapes, parameters and cost
     Summary(summary::Arguments),
-    /// Compare a model's outputs with reference values from another program
+    /// Compare what a model computes with what timm, torchvision and Pillow computed
     Verify(verify::Arguments),
     /// List or clean downloaded files
     Cache(cache::Arguments),

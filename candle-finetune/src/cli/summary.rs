@@ -9,7 +9,7 @@ use candle_resnet::summary::{layer_tree, stage_table};
 use clap::Args;
 
 use super::Outcome;
-use super::common::{ChannelsArgument, with_loader};
+use super::common::{CatalogueArgument, ChannelsArgument, with_loader};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -27,17 +27,21 @@ pub struct Arguments {
     /// Side of the input, in pixels; the model's own if left out
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
     input_size: Option<u32>,
+
+    #[command(flatten)]
+    catalogue: CatalogueArgument,
 }
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     // An architecture can be shown whether anybody published weights of it or not.
-    let weights = match ModelName::resolve(&arguments.name).map_err(candle_resnet::Error::from)? {
+    let catalogue = arguments.catalogue.open()?;
+    let weights = match ModelName::resolve(&catalogue, &arguments.name).map_err(candle_resnet::Error::from)? {
         ModelName::Architecture(_) => WeightsChoice::Fresh { seed: 0 },
         _ => WeightsChoice::Named,
     };
     let request = ModelRequest { name: arguments.name.clone(), weights, in_channels: None };
-    let description = with_loader(|loader| loader.describe(&request))?;
+    let description = with_loader(&catalogue, |loader| loader.describe(&request))?;
     let in_channels = arguments.channels.get().unwrap_or(description.architecture.in_channels);
     let architecture = Architecture { in_channels, ..description.architecture };
     let classes = arguments.classes.map(|classes| classes as usize).or(description.classes).unwrap_or(10);

@@ -105,6 +105,8 @@ pub const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "resnext101_32x4d", depths: D101, groups: 32, base_width: 4, ..B },
     Architecture { name: "resnext101_32x16d", depths: D101, groups: 32, base_width: 16, ..B },
     Architecture { name: "resnext101_32x32d", depths: D101, groups: 32, base_width: 32, ..B },
+    // timm has a card of it, but no function that builds it.
+    Architecture { name: "resnext101_32x48d", depths: D101, groups: 32, base_width: 48, ..B },
     // Group norm.
     Architecture { name: "resnet50_gn", depths: D50, norm: Norm::Group { groups: 32 }, ..B },
     // Efficient channel attention.

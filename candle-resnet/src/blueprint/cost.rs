@@ -28,6 +28,12 @@ impl Blueprint {
         }
         costs
     }
+
+    /// Multiply-adds of convolutions, attentions and a classifier of `classes` outputs for one square image of side `size`.
+    pub fn multiply_adds(&self, classes: usize, size: usize) -> u64 {
+        let stages: u64 = self.costs(size).iter().map(|cost| cost.multiply_adds).sum();
+        stages + (self.feature_width * classes) as u64
+    }
 }
 
 fn stem_cost(stem: &Stem, size: usize) -> StageCost {
