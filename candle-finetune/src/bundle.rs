@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use candle_resnet::config::ModelConfig;
+use candle_resnet::config::{DropRates, ModelConfig};
 use candle_resnet::preprocess::Preprocessing;
 use candle_resnet::{Model, hub, weights};
 use serde::Serialize;
@@ -142,6 +142,8 @@ pub struct RunRecord {
     pub model: String,
     /// The weights file that was given beside it.
     pub weights: Option<PathBuf>,
+    /// The channels of images that were asked for.
+    pub in_chans: Option<usize>,
     /// Whether weights were drawn rather than loaded.
     pub no_pretrained: bool,
     /// Where it ran.
@@ -151,16 +153,16 @@ pub struct RunRecord {
 /// The bundle's `config.json`.
 fn config(model: &Model, tuned: &FineTuned) -> Result<ModelConfig> {
     Ok(ModelConfig {
-        architecture: model.architecture,
-        classes: tuned.classes.len(),
         label_names: Some(tuned.classes.clone()),
         preprocessing: model.preprocessing.clone(),
+        drop_rates: DropRates { features: tuned.trained.settings.drop_rate, ..model.drop_rates },
         license: model.provenance.license.clone(),
         origin_url: model.provenance.origin_url.clone(),
         extra: Map::from_iter([
             ("pretrained_from".to_string(), pretrained_from(model)?),
             ("metrics".to_string(), final_metrics(tuned)),
         ]),
+        ..ModelConfig::new(model.architecture, tuned.classes.len())
     })
 }
 

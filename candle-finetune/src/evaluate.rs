@@ -29,7 +29,7 @@ impl ClassMap {
     /// [`Error::UnknownClasses`] if a class has no output of its name; [`Error::UnnamedClasses`] if outputs have no
     /// names and are not as many as the classes.
     pub fn between(classes: &[String], model: &Model) -> Result<ClassMap> {
-        match_classes(classes, &model.label_names, model.synsets, model.classes)
+        match_classes(classes, &model.label_names, &model.synsets, model.classes)
     }
 }
 

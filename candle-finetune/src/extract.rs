@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use candle_core::{Device, Tensor};
 use candle_resnet::FeatureExtractor;
-use candle_resnet::preprocess::{Note, Preprocessing};
+use candle_resnet::preprocess::{Note, Preprocessing, check_photo_channels};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -79,7 +79,7 @@ pub type ExtractObserver<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
 ///
 /// # Errors
 /// [`Error::Interrupted`] if the observer stopped it, [`Error::Strict`] at the first unreadable image where these are
-/// fatal, [`Error::NoImages`] if none could be read, and what candle says.
+/// fatal, [`Error::NoImages`] if none could be read, a trunk that takes neither colours nor grey, and what candle says.
 pub fn extract(
     trunk: &dyn FeatureExtractor,
     preprocessing: &Preprocessing,
@@ -88,10 +88,13 @@ pub fn extract(
     unreadable: Unreadable,
     observer: &mut ExtractObserver<'_>,
 ) -> Result<Extracted> {
+    let channels = trunk.in_channels();
+    check_photo_channels(channels).map_err(candle_resnet::Error::from)?;
     let step = batch_size(preprocessing.crop, trunk.device());
+    let reader = Reader { images, preprocessing, channels, views };
     let (sender, receiver) = sync_channel(1);
     let collected = std::thread::scope(|scope| {
-        scope.spawn(move || read_batches(images, step, preprocessing, views, &sender));
+        scope.spawn(move || reader.read_batches(step, &sender));
         collect(trunk, preprocessing.crop, receiver, unreadable, observer)
     })?;
     collected.finish(trunk, views)
@@ -107,7 +110,7 @@ pub fn batch_size(crop: usize, device: &Device) -> usize {
 /// Images that were read together, ready for the network.
 #[derive(Default)]
 struct Batch {
-    pixels: Vec<f32>, // (n, V, 3, crop, crop)
+    pixels: Vec<f32>, // (n, V, C, crop, crop)
     kept: Vec<usize>,
     skipped: Vec<Skipped>,
     notes: Vec<(String, Note)>,
@@ -119,62 +122,55 @@ impl Batch {
     }
 }
 
-/// Reads batch after batch until all are sent or nobody listens any more.
-fn read_batches(
-    images: &dyn LabelledImages,
-    step: usize,
-    preprocessing: &Preprocessing,
+/// Turns images into pixels.
+struct Reader<'a> {
+    images: &'a dyn LabelledImages,
+    preprocessing: &'a Preprocessing,
+    /// C: channels that the trunk takes.
+    channels: usize,
     views: Views,
-    sender: &SyncSender<Batch>,
-) {
-    for start in (0..images.len()).step_by(step) {
-        let end = images.len().min(start + step);
-        let batch = read_batch(images, start..end, preprocessing, views);
-        if sender.send(batch).is_err() {
-            return;
-        }
-    }
 }
 
-fn read_batch(
-    images: &dyn LabelledImages,
-    indices: std::ops::Range<usize>,
-    preprocessing: &Preprocessing,
-    views: Views,
-) -> Batch {
-    let photos: Vec<_> =
-        indices.into_par_iter().map(|index| (index, read(images, index, preprocessing, views))).collect();
-    let mut batch = Batch::default();
-    for (index, photo) in photos {
-        match photo {
-            Ok((pixels, notes)) => {
-                batch.pixels.extend(pixels);
-                batch.kept.push(index);
-                batch.notes.extend(notes.into_iter().map(|note| (images.name(index), note)));
+impl Reader<'_> {
+    /// Reads batch after batch until all are sent or nobody listens any more.
+    fn read_batches(&self, step: usize, sender: &SyncSender<Batch>) {
+        for start in (0..self.images.len()).step_by(step) {
+            let end = self.images.len().min(start + step);
+            if sender.send(self.read_batch(start..end)).is_err() {
+                return;
             }
-            Err(reason) => batch.skipped.push(Skipped { name: images.name(index), reason }),
         }
     }
-    batch
-}
 
-/// One image's views, one after the other, and what is worth knowing of it.
-fn read(
-    images: &dyn LabelledImages,
-    index: usize,
-    preprocessing: &Preprocessing,
-    views: Views,
-) -> std::result::Result<(Vec<f32>, Vec<Note>), ImageError> {
-    let photo = images.photo(index)?;
-    let mut pixels = preprocessing.apply(&photo);
-    if views == Views::Mirrored {
-        let mirrored = mirror(&pixels, preprocessing.crop);
-        pixels.extend(mirrored);
+    fn read_batch(&self, indices: std::ops::Range<usize>) -> Batch {
+        let photos: Vec<_> = indices.into_par_iter().map(|index| (index, self.read(index))).collect();
+        let mut batch = Batch::default();
+        for (index, photo) in photos {
+            match photo {
+                Ok((pixels, notes)) => {
+                    batch.pixels.extend(pixels);
+                    batch.kept.push(index);
+                    batch.notes.extend(notes.into_iter().map(|note| (self.images.name(index), note)));
+                }
+                Err(reason) => batch.skipped.push(Skipped { name: self.images.name(index), reason }),
+            }
+        }
+        batch
     }
-    Ok((pixels, photo.into_notes()))
+
+    /// One image's views, one after the other, and what is worth knowing of it.
+    fn read(&self, index: usize) -> std::result::Result<(Vec<f32>, Vec<Note>), ImageError> {
+        let photo = self.images.photo(index)?;
+        let mut pixels = self.preprocessing.input(&photo, self.channels)?;
+        if self.views == Views::Mirrored {
+            let mirrored = mirror(&pixels, self.preprocessing.crop);
+            pixels.extend(mirrored);
+        }
+        Ok((pixels, photo.into_notes()))
+    }
 }
 
-/// (3, H, W) → its rows reversed.
+/// (C, H, W) → its rows reversed.
 fn mirror(pixels: &[f32], width: usize) -> Vec<f32> {
     pixels.chunks_exact(width).flat_map(|row| row.iter().rev().copied()).collect()
 }
@@ -219,8 +215,9 @@ fn batch_features(trunk: &dyn FeatureExtractor, crop: usize, pixels: Vec<f32>) -
     if pixels.is_empty() {
         return Ok(Vec::new());
     }
-    let views = pixels.len() / (3 * crop * crop);
-    let images = Tensor::from_vec(pixels, (views, 3, crop, crop), &Device::Cpu)?.to_device(trunk.device())?;
+    let channels = trunk.in_channels();
+    let views = pixels.len() / (channels * crop * crop);
+    let images = Tensor::from_vec(pixels, (views, channels, crop, crop), &Device::Cpu)?.to_device(trunk.device())?;
     Ok(trunk.features(&images)?.flatten_all()?.to_vec1()?)
 }
 

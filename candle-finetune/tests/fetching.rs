@@ -4,9 +4,15 @@ mod common;
 #[path = "../../candle-resnet/tests/hub_server/mod.rs"]
 mod hub_server;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 
+use candle_core::{Device, Tensor};
+use candle_resnet::architecture::Architecture;
+use candle_resnet::initialise::fresh_weights;
+use candle_resnet::layout::LAYOUTS;
+use candle_resnet::weights;
 use common::{Bench, RED, Ran, run, timm_files};
 use hub_server::{COMMIT, Fault, HubServer, Request, Side};
 
@@ -180,6 +186,37 @@ fn a_repository_of_another_family_is_refused_by_its_config() {
     let hub = Hub::new();
     hub.server.add_small("me/vit", "config.json", r#"{"architecture": "vit_tiny", "num_classes": 3}"#);
     hub.run(&["fetch", "hf-hub:me/vit"]).failed().said(&["config.json: architecture `vit_tiny` is not known"]);
+}
+
+/// A repository with transformers' config, preprocessing and names.
+fn add_transformers(hub: &Hub, repository: &str) {
+    let config = r#"{"model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2],
+        "hidden_sizes": [64, 128, 256, 512], "id2label": {"0": "cat", "1": "dog"}}"#;
+    let preprocessor = r#"{"size": {"shortest_edge": 64}, "crop_pct": 0.875, "resample": 3,
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}"#;
+    hub.server.add_small(repository, "config.json", config);
+    hub.server.add_small(repository, "preprocessor_config.json", preprocessor);
+    let fresh = fresh_weights(Architecture::named("resnet18").unwrap(), 2, 3, &Device::Cpu).unwrap();
+    let layout = LAYOUTS.iter().find(|layout| layout.name == "transformers'").unwrap();
+    let renamed = |(name, tensor): (String, Tensor)| (layout.from_torchvision(&name).unwrap(), tensor);
+    let tensors: BTreeMap<String, Tensor> = weights::tensors(&fresh).unwrap().into_iter().map(renamed).collect();
+    hub.server.add_large(repository, "model.safetensors", safetensors::serialize(tensors, None).unwrap());
+}
+
+#[test]
+fn a_repository_of_transformers_is_fetched_with_its_preprocessing() {
+    let hub = Hub::new();
+    add_transformers(&hub, "me/hf");
+    hub.run(&["fetch", "hf-hub:me/hf"]).succeeded();
+    let mut files: Vec<String> = hub.targets();
+    files.retain(|target| target.ends_with("preprocessor_config.json"));
+    assert!(
+        files.iter().all(|target| target.contains(COMMIT)) && !files.is_empty(),
+        "the one of the same commit: {files:?}"
+    );
+    hub.run(&["summary", "hf-hub:me/hf"]).succeeded().printed(&["input 3×64×64", "out_features=2"]);
+    hub.run(&["predict", "photos/red/000.png", "--model", "hf-hub:me/hf"]).succeeded().printed(&["cat", "dog"]);
+    assert_eq!(hub.targets(), [""; 0]);
 }
 
 #[test]

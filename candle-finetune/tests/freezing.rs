@@ -19,7 +19,7 @@ const LABELS: [u32; 4] = [0, 1, 2, 0];
 
 fn model(name: &str) -> Model {
     let hub = Hub::new(HubSettings::from_lookup(|_| None)).unwrap();
-    let request = ModelRequest { name: name.into(), weights: WeightsChoice::Fresh { seed: 5 } };
+    let request = ModelRequest { name: name.into(), weights: WeightsChoice::Fresh { seed: 5 }, in_channels: None };
     Loader { hub: &hub, catalogue: &Catalogue::built_in(), progress: &() }.load(&request).unwrap()
 }
 
@@ -73,7 +73,7 @@ fn gradients_exist_for_the_new_head_and_nothing_else() {
 fn the_trainable_network_would_be_reached_by_gradients() {
     let model = model("resnet20_cifar");
     let variables = VarBuilder::from_varmap(&model.weights, candle_core::DType::F32, &Device::Cpu);
-    let network = Network::new(model.architecture, model.classes, variables).unwrap();
+    let network = Network::new(&model.architecture, model.classes, variables).unwrap();
     let head = Head::new(3, 64, 1, &Device::Cpu).unwrap();
     let reached = reached(&model, &loss(&head, &network.features(&images()).unwrap()));
     assert!(reached.contains(&"conv1.weight".to_string()), "{reached:?}");

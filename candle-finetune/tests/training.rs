@@ -414,3 +414,16 @@ fn nobody_reading_the_output_does_not_stop_a_training() {
     assert_eq!(names_in(&bench.path("b")), FILES);
     run(bench.command(&["predict", "photos/red/000.png", "--model", "b"])).succeeded();
 }
+
+#[test]
+fn dropout_is_recorded_and_taken_up_by_the_next_training() {
+    let bench = Bench::with_photos();
+    bench.train("photos", &["--out", "first", "--drop-rate", "0.25", "--epochs", "2"]).succeeded();
+    assert_eq!(bench.json("first/config.json")["model_args"]["drop_rate"], 0.25);
+    assert!(bench.read("first/run.toml").contains("drop-rate = 0.25"));
+    bench.run(&["train", "photos", "--model", "first", "--out", "second", "--epochs", "2"]).succeeded();
+    assert!(bench.read("second/run.toml").contains("drop-rate = 0.25"));
+    bench.run(&["train", "photos", "--model", "first", "--out", "third", "--drop-rate", "0"]).succeeded();
+    assert_eq!(bench.json("third/config.json").get("model_args"), None);
+    bench.train("photos", &["--out", "fourth", "--drop-rate", "1"]).failed().said(&["`drop-rate` is 1"]);
+}

@@ -188,6 +188,35 @@ fn features_are_written_with_the_paths_they_belong_to() {
 }
 
 #[test]
+fn features_can_be_taken_behind_any_stage() {
+    let bench = Bench::with_photos();
+    bench.model_folder("model", None, 4);
+    let embed = |further: &[&str]| {
+        let arguments = ["embed", "photos/blue", "--model", "model", "--out", "f", "--overwrite"];
+        bench.run(&[&arguments[..], further].concat())
+    };
+    let features = |further: &[&str]| {
+        embed(further).succeeded();
+        checkpoint::read(&bench.path("f")).unwrap()["features"].clone()
+    };
+    for (stage, channels, side) in [("stem", 16, 32), ("layer1", 16, 32), ("layer2", 32, 16), ("layer3", 64, 8)] {
+        let map = features(&["--stage", stage, "--pool", "none"]);
+        assert_eq!(map.dims(), [8, channels, side, side], "{stage}");
+        let means = features(&["--stage", stage]);
+        assert_eq!(means.dims(), [8, channels]);
+        let difference = (map.mean((2, 3)).unwrap() - means).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(difference.to_scalar::<f32>().unwrap() < 1e-6, "{stage}: {difference}");
+    }
+    embed(&["--stage", "layer2", "--pool", "none"]).said(&["8 images, 32×16×16 features each"]);
+    assert_eq!(features(&["--pool", "none"]).dims(), [8, 64, 8, 8], "the last stage");
+    let rows = |tensor: Tensor| tensor.to_vec2::<f32>().unwrap();
+    assert_eq!(rows(features(&["--pool", "avg"])), rows(features(&[])), "the network's own pool is the mean");
+    embed(&["--stage", "layer4"])
+        .failed()
+        .said(&["error: `resnet20_cifar` has no `layer4`, expected stem, layer1, layer2, layer3"]);
+}
+
+#[test]
 fn features_are_overwritten_only_if_asked() {
     let bench = Bench::with_photos();
     let arguments = ["embed", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--out", "f.safetensors"];

@@ -117,6 +117,24 @@ pub enum GlobalPool {
 }
 
 impl GlobalPool {
+    /// Every pool by the name that timm gives it.
+    pub const NAMES: [(&str, GlobalPool); 4] = [
+        ("avg", GlobalPool::Average),
+        ("max", GlobalPool::Max),
+        ("avgmax", GlobalPool::AverageMax),
+        ("catavgmax", GlobalPool::AverageThenMax),
+    ];
+
+    /// The pool that timm calls `name`.
+    pub fn named(name: &str) -> Option<GlobalPool> {
+        GlobalPool::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, pool)| pool)
+    }
+
+    /// Timm's name of the pool.
+    pub fn name(self) -> &'static str {
+        GlobalPool::NAMES.into_iter().find(|(_, pool)| *pool == self).map_or("avg", |(name, _)| name)
+    }
+
     /// Features per channel of the last map.
     pub fn features_per_channel(self) -> usize {
         match self {
@@ -128,7 +146,7 @@ impl GlobalPool {
 
 /// A network's shape, but for its number of classes.
 ///
-/// Another output stride or pool makes another architecture of the same name:
+/// Other input channels, another output stride or another pool make another architecture of the same name:
 ///
 /// ```
 /// use candle_resnet::architecture::{Architecture, GlobalPool};
@@ -153,6 +171,8 @@ pub struct Architecture {
     pub base_width: usize,
     /// What the channels between a block's first two convolutions are divided by.
     pub reduce_first: usize,
+    /// Channels of an image: 3 throughout the table.
+    pub in_channels: usize,
     /// The convolutions before the first stage.
     pub stem: Stem,
     /// Channels that the stem puts out.
@@ -182,6 +202,17 @@ impl Architecture {
         ARCHITECTURES.iter().find(|architecture| architecture.name == name)
     }
 
+    /// The architecture of one kind of block throughout that differs from the paper's networks of such blocks (`resnet18`,
+    /// `resnet50`) in its depths alone.
+    pub fn plain(kind: BlockKind, depths: &[usize]) -> Option<&'static Architecture> {
+        ARCHITECTURES.iter().find(|row| row.depths == depths && **row == row.stripped(kind))
+    }
+
+    /// The plain network of this name and depth.
+    fn stripped(&self, kind: BlockKind) -> Architecture {
+        Architecture { name: self.name, depths: self.depths, ..*table::base(kind) }
+    }
+
     /// D: the number of pooled features before the classifier.
     pub fn feature_width(&self) -> usize {
         Blueprint::of(self).feature_width
@@ -208,6 +239,23 @@ mod tests {
             assert_eq!(ARCHITECTURES.iter().filter(|other| other.name == architecture.name).count(), 1);
         }
         assert_eq!(Architecture::named("resnet-50"), None);
+    }
+
+    #[test]
+    fn plain_networks_are_told_by_blocks_and_depths() {
+        let plain = |kind, depths: &[usize]| Architecture::plain(kind, depths).map(|architecture| architecture.name);
+        assert_eq!(plain(BlockKind::Basic, &[3, 4, 6, 3]), Some("resnet34"));
+        assert_eq!(plain(BlockKind::Bottleneck, &[3, 4, 6, 3]), Some("resnet50"));
+        assert_eq!(plain(BlockKind::Bottleneck, &[2, 2, 2, 2]), Some("resnet26"));
+        assert_eq!(plain(BlockKind::Basic, &[1, 1, 1, 1]), None, "resnet10t has another stem");
+    }
+
+    #[test]
+    fn pools_go_by_timms_names() {
+        for (name, pool) in GlobalPool::NAMES {
+            assert_eq!((GlobalPool::named(name), pool.name()), (Some(pool), name));
+        }
+        assert_eq!(GlobalPool::named("mean"), None);
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Classifier {
         &self.preprocessing
     }
 
-    /// (N, 3, H, W) → (N, classes).
+    /// (N, C, H, W) → (N, classes).
     ///
     /// # Errors
     /// If shapes or devices do not fit.
@@ -81,7 +81,7 @@ impl Classifier {
     /// The `top` likeliest labels of one photo, likeliest first.
     ///
     /// # Errors
-    /// If the photo cannot be read.
+    /// If the photo cannot be read, or as [`predict_photo`](Classifier::predict_photo).
     pub fn predict(&self, path: impl AsRef<Path>, top: usize) -> Result<Vec<Prediction>> {
         self.predict_photo(&preprocess::decode(path.as_ref())?, top)
     }
@@ -89,11 +89,11 @@ impl Classifier {
     /// The `top` likeliest labels of a decoded photo, likeliest first.
     ///
     /// # Errors
-    /// If the device has no room.
+    /// If the network takes neither colours nor grey, or the device has no room.
     pub fn predict_photo(&self, photo: &Photo, top: usize) -> Result<Vec<Prediction>> {
-        let side = self.preprocessing.crop;
-        let pixels = self.preprocessing.apply(photo);
-        let image = Tensor::from_vec(pixels, (1, 3, side, side), self.trunk.device())?;
+        let (side, channels) = (self.preprocessing.crop, self.trunk.in_channels());
+        let pixels = self.preprocessing.input(photo, channels)?;
+        let image = Tensor::from_vec(pixels, (1, channels, side, side), self.trunk.device())?;
         self.rank(&self.logits(&image)?.squeeze(0)?, top)
     }
 
@@ -126,11 +126,12 @@ mod tests {
     fn model(classes: usize) -> Model {
         let architecture = Architecture::named("test_resnet").unwrap();
         Model {
-            architecture,
+            architecture: *architecture,
             classes,
             label_names: Vec::new(),
-            synsets: &[],
+            synsets: Vec::new(),
             preprocessing: architecture.default_preprocessing(),
+            drop_rates: Default::default(),
             weights: fresh_weights(architecture, classes, 0, &Device::Cpu).unwrap(),
             provenance: Provenance { model: "test_resnet".into(), ..Provenance::default() },
         }

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use crate::catalogue::CatalogueError;
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
+use crate::features::UnknownBoundary;
 use crate::hub::HubError;
-use crate::preprocess::PhotoError;
+use crate::layout::Ambiguous;
+use crate::preprocess::{PhotoError, PreprocessingError};
 use crate::registry::UnknownModel;
 use crate::weights::Mismatch;
 
@@ -51,8 +53,16 @@ pub enum Error {
         /// What is missing, unexpected or misshapen.
         source: Box<Mismatch>,
     },
-    /// Weights without a classifier.
-    #[error("{path}: holds no `fc.weight` of two dimensions, so the number of classes is not known")]
+    /// A file with more than one network that it could be.
+    #[error("{path}: {source}")]
+    SeveralNetworks {
+        /// The file.
+        path: PathBuf,
+        /// Where they lie.
+        source: Ambiguous,
+    },
+    /// Weights with a classifier of another kind.
+    #[error("{path}: `fc.weight` has not two dimensions, so the number of classes is not known")]
     NoClassifier {
         /// The file.
         path: PathBuf,
@@ -66,9 +76,15 @@ pub enum Error {
     /// A file that was not fetched.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// A part that the network does not have.
+    #[error(transparent)]
+    UnknownBoundary(#[from] UnknownBoundary),
     /// A photo that was not read.
     #[error(transparent)]
     Photo(#[from] PhotoError),
+    /// Photos that cannot become a network's input.
+    #[error(transparent)]
+    Preprocessing(#[from] PreprocessingError),
     /// A file that was not read or written.
     #[error("{path}: {source}")]
     Io {
@@ -102,11 +118,17 @@ impl Error {
             Error::Weights { .. } => {
                 Some("check that the network named is the one that the weights were trained for".into())
             }
+            Error::SeveralNetworks { .. } => Some("save the one that is meant in a file of its own".into()),
             Error::FeaturesOnly(_) => Some("train a classifier on its features with `finetune train`".into()),
             Error::Checkpoint(error) => error.hint(),
             Error::Hub(error) => error.hint(),
             Error::Photo(error) => error.hint(),
-            Error::Config { .. } | Error::NoClassifier { .. } | Error::Io { .. } | Error::Candle(_) => None,
+            Error::Preprocessing(error) => error.hint(),
+            Error::UnknownBoundary(_)
+            | Error::Config { .. }
+            | Error::NoClassifier { .. }
+            | Error::Io { .. }
+            | Error::Candle(_) => None,
         }
     }
 }
@@ -119,7 +141,7 @@ fn incomplete_hint(found: &[String]) -> String {
         1..=SHOWN => format!("; it holds {}", shown.join(", ")),
         more => format!("; it holds {} and {} more files", shown.join(", "), more - SHOWN),
     };
-    format!("a model is a `config.json` beside a `model.safetensors`, as timm writes them{holds}")
+    format!("a model is a `config.json` beside a `model.safetensors`, as timm and transformers write them{holds}")
 }
 
 /// A result of this crate.

@@ -10,6 +10,7 @@ use candle_core::{Result, Tensor};
 
 use crate::architecture::GlobalPool;
 use crate::blueprint::{Block, Blueprint, ConvNorm, Pool, Shortcut, Stem};
+use crate::features::Boundary;
 use attention::AttentionLayer;
 
 /// A convolution followed by its norm.
@@ -28,6 +29,19 @@ pub(crate) trait Parameters {
 
     /// Any other tensor.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor>;
+}
+
+/// What becomes of a residual branch before its shortcut is added.
+pub(crate) trait Branches {
+    /// The branch of block `block` of `blocks`, counted over all stages from 0; (N, C, H, W) → (N, C, H, W).
+    fn pass(&mut self, branch: Tensor, block: usize, blocks: usize) -> Result<Tensor>;
+}
+
+/// Evaluation: every branch as it is.
+impl Branches for () {
+    fn pass(&mut self, branch: Tensor, _: usize, _: usize) -> Result<Tensor> {
+        Ok(branch)
+    }
 }
 
 /// A network from pixels to pooled features.
@@ -71,15 +85,22 @@ impl<L: ConvNormLayer> Figure<L> {
         })
     }
 
-    /// (N, 3, H, W) → (N, C, H', W'), the last stage's map.
-    pub(crate) fn feature_map(&self, images: &Tensor) -> Result<Tensor> {
-        let stem = self.stem.forward(images)?;
-        self.stages.iter().flatten().try_fold(stem, |x, block| block.forward(&x))
+    /// (N, C, H, W) → (N, C', H', W'), the map at a boundary.
+    pub(crate) fn map_at(&self, images: &Tensor, boundary: Boundary, branches: &mut impl Branches) -> Result<Tensor> {
+        let Some(passed) = self.stages.get(..boundary.stages) else {
+            candle_core::bail!("the network has {} stages and no `{boundary}`", self.stages.len())
+        };
+        let blocks = self.stages.iter().map(Vec::len).sum();
+        let mut numbered = passed.iter().flatten().enumerate();
+        numbered.try_fold(self.stem.forward(images)?, |x, (number, block)| {
+            block.forward(&x, |branch| branches.pass(branch, number, blocks))
+        })
     }
 
-    /// (N, 3, H, W) → (N, D): the last map, pooled over its pixels.
-    pub(crate) fn features(&self, images: &Tensor) -> Result<Tensor> {
-        pool::global(&self.feature_map(images)?, self.global_pool)
+    /// (N, C, H, W) → (N, D): the last map, pooled over its pixels.
+    pub(crate) fn features(&self, images: &Tensor, branches: &mut impl Branches) -> Result<Tensor> {
+        let last = Boundary { stages: self.stages.len() };
+        pool::global(&self.map_at(images, last, branches)?, self.global_pool)
     }
 }
 
@@ -105,8 +126,8 @@ impl<L: ConvNormLayer> ResidualBlock<L> {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        (self.residual(x)? + self.shortcut.forward(x)?)?.relu()
+    fn forward(&self, x: &Tensor, pass: impl FnOnce(Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        (pass(self.residual(x)?)? + self.shortcut.forward(x)?)?.relu()
     }
 
     fn residual(&self, x: &Tensor) -> Result<Tensor> {

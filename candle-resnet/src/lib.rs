@@ -15,9 +15,10 @@
 //! ```
 //!
 //! The way of a name, each step a module that knows only its own: [`registry`] says what the name stands for in the
-//! [`catalogue`], [`hub`] fetches files, [`checkpoint`] reads them, [`weights`] matches them to the [`blueprint`] of an
-//! [`architecture`], and [`trunk`] or [`network`] computes. [`model`] joins them. [`certificate`] compares networks and
-//! pixels with those of other programs. Nothing here trains; see the crate `candle-finetune`.
+//! [`catalogue`], [`hub`] fetches files, [`checkpoint`] reads them, [`layout`] finds the network among their names,
+//! [`weights`] matches it to the [`blueprint`] of an [`architecture`], and [`trunk`] or [`network`] computes. [`model`]
+//! joins them. [`certificate`] compares networks and pixels with those of other programs. Nothing here trains; see the crate
+//! `candle-finetune`.
 
 pub mod architecture;
 pub mod blueprint;
@@ -27,6 +28,7 @@ pub mod certificate;
 pub mod checkpoint;
 pub mod classifier;
 pub mod config;
+pub mod drop_path;
 mod error;
 pub mod features;
 mod figure;
@@ -34,6 +36,7 @@ pub mod hub;
 pub mod initialise;
 mod kernels;
 pub mod labels;
+pub mod layout;
 pub mod model;
 pub mod network;
 pub mod plan;

@@ -1,22 +1,26 @@
 //! From a name to a loaded model: resolve, fetch, read, check.
 //!
-//! The only module that knows of both files and tensors. Parsing, fetching, reading and checking lie in modules of their own.
+//! The only module that knows of both files and tensors. Parsing, fetching, reading and checking lie in modules of
+//! their own.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use candle_nn::VarMap;
 
 use crate::architecture::Architecture;
+use crate::blueprint::Blueprint;
 use crate::card::{CardLabels, ModelCard};
 use crate::catalogue::Catalogue;
-use crate::checkpoint::{self, names};
+use crate::checkpoint;
 use crate::classifier::Classifier;
-use crate::config::ModelConfig;
+use crate::config::{DropRates, Form, ModelConfig};
 use crate::error::{Error, Result};
 use crate::hub::{DownloadProgress, Fetched, Hub, HubError, HubFile, HubSettings};
 use crate::initialise::fresh_weights;
 use crate::labels::LabelSet;
+use crate::layout::{Placed, Placement};
 use crate::plan::PlanOptions;
 use crate::preprocess::Preprocessing;
 use crate::registry::ModelName;
@@ -24,7 +28,9 @@ use crate::trunk::Trunk;
 use crate::weights;
 
 const CONFIG: &str = "config.json";
-/// Weights files of a folder or repository in timm's format, in the order they are looked for.
+/// What transformers says of photos, beside its `config.json`.
+const PREPROCESSOR: &str = "preprocessor_config.json";
+/// Weights files of a folder or repository in timm's or transformers' format, in the order they are looked for.
 const WEIGHTS_FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 /// Outputs of a network whose weights are drawn and whose classes nobody said.
 const FRESH_CLASSES: usize = 1000;
@@ -36,6 +42,8 @@ pub struct ModelRequest {
     pub name: String,
     /// Where the weights come from.
     pub weights: WeightsChoice,
+    /// Channels that images shall have; those of the weights if left out.
+    pub in_channels: Option<usize>,
 }
 
 /// Where the weights of a request come from.
@@ -55,7 +63,7 @@ pub enum WeightsChoice {
 impl ModelRequest {
     /// The pretrained weights that `name` stands for.
     pub fn named(name: impl Into<String>) -> ModelRequest {
-        ModelRequest { name: name.into(), weights: WeightsChoice::Named }
+        ModelRequest { name: name.into(), weights: WeightsChoice::Named, in_channels: None }
     }
 }
 
@@ -81,14 +89,17 @@ pub struct Provenance {
 /// What is known of a model before its weights are read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Description {
-    /// The network's shape.
-    pub architecture: &'static Architecture,
+    /// The network's shape, as the weights have it; where [`classes`](Description::classes) are not known, neither are
+    /// the channels of its images.
+    pub architecture: Architecture,
     /// Outputs; `None` where only the weights tell.
     pub classes: Option<usize>,
     /// The label set or names, where known.
     pub labels: Labels,
     /// What happens to a photo before the network sees it.
     pub preprocessing: Preprocessing,
+    /// How the network is thinned while it trains.
+    pub drop_rates: DropRates,
     /// Where the weights come from, as far as it is known yet.
     pub provenance: Provenance,
     source: WeightsSource,
@@ -101,8 +112,13 @@ pub enum Labels {
     Unknown,
     /// A set that ships with the program.
     Set(&'static LabelSet),
-    /// Names of the model's own.
-    Names(Vec<String>),
+    /// Names of the model's own, and their synsets where those are known too.
+    Names {
+        /// What people read.
+        names: Vec<String>,
+        /// WordNet's identifiers; empty where the names are all there is.
+        synsets: Vec<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -127,15 +143,17 @@ pub struct WeightsFile {
 #[derive(Clone)]
 pub struct Model {
     /// The network's shape.
-    pub architecture: &'static Architecture,
+    pub architecture: Architecture,
     /// Outputs of the classifier; 0 where there is none and the model offers features only.
     pub classes: usize,
     /// Names of the classes, in the order of the outputs; empty where nobody said.
     pub label_names: Vec<String>,
     /// WordNet's identifiers of the classes; empty where they are not ImageNet's.
-    pub synsets: &'static [String],
+    pub synsets: Vec<String>,
     /// What happens to a photo before the network sees it.
     pub preprocessing: Preprocessing,
+    /// How the network is thinned while it trains.
+    pub drop_rates: DropRates,
     /// Every tensor of the network, under torchvision's names.
     pub weights: VarMap,
     /// Where the weights came from.
@@ -161,6 +179,21 @@ impl Model {
         load_fresh(describe_with(&Catalogue::built_in(), name, WeightsSource::Fresh { seed })?)
     }
 
+    /// The same model for images of `channels` channels: its first convolution adapted, and what normalises a photo.
+    ///
+    /// See [`weights::with_input_channels`] for how.
+    ///
+    /// # Errors
+    /// If `channels` is 0.
+    pub fn with_input_channels(self, channels: usize) -> Result<Model> {
+        if channels == self.architecture.in_channels {
+            return Ok(self);
+        }
+        let architecture = Architecture { in_channels: channels, ..self.architecture };
+        let weights = weights::with_input_channels(&self.weights, &Blueprint::of(&architecture))?;
+        Ok(Model { architecture, weights, preprocessing: self.preprocessing.for_channels(channels), ..self })
+    }
+
     /// The frozen form of the network, on `device`.
     ///
     /// # Errors
@@ -174,7 +207,7 @@ impl Model {
     /// # Errors
     /// As [`trunk`](Model::trunk).
     pub fn trunk_with(&self, device: &Device, options: &PlanOptions) -> Result<Trunk> {
-        Ok(Trunk::compile_with(self.architecture, &self.weights, device, options)?)
+        Ok(Trunk::compile_with(&self.architecture, &self.weights, device, options)?)
     }
 
     /// The whole network with labels and preprocessing, ready to predict on `device`.
@@ -233,8 +266,14 @@ impl Loader<'_> {
         let provenance = Provenance { repository: Some(repository.clone()), ..Provenance::default() };
         // The weights of this config, even if the branch has moved on meanwhile.
         let revision = Some(config.commit);
+        let config = read_config(&config.path, || self.fetch_preprocessor(&repository, revision.as_deref()))?;
         let source = WeightsSource::Hub { repository, revision, files: WEIGHTS_FILES.map(String::from).to_vec() };
-        Ok(describe_config(name, read_config(&config.path)?, provenance, source))
+        Ok(describe_config(name, config, provenance, source))
+    }
+
+    /// The repository's `preprocessor_config.json`, where it has one.
+    fn fetch_preprocessor(&self, repository: &str, revision: Option<&str>) -> Result<Option<PathBuf>> {
+        Ok(self.fetch_any(repository, revision, &[PREPROCESSOR.into()])?.map(|fetched| fetched.path))
     }
 
     /// Makes sure that the weights file is on this machine; `None` where weights are drawn afresh.
@@ -254,23 +293,31 @@ impl Loader<'_> {
 
     /// Fetches the first of `files` that the repository has.
     fn fetch_first(&self, repository: &str, revision: Option<&str>, files: &[String]) -> Result<Fetched> {
+        if let Some(fetched) = self.fetch_any(repository, revision, files)? {
+            return Ok(fetched);
+        }
+        // The listing only helps the message along: without it the error stands all the same.
+        let found = self.hub.files(repository, revision).unwrap_or_default();
+        Err(Error::Incomplete { folder: repository.into(), missing: files.join(" and no "), found })
+    }
+
+    /// As [`fetch_first`](Loader::fetch_first), but `None` where the repository has none of them.
+    fn fetch_any(&self, repository: &str, revision: Option<&str>, files: &[String]) -> Result<Option<Fetched>> {
         let file = |path: &str| HubFile {
             repository: repository.into(),
             revision: revision.map(String::from),
             path: path.into(),
         };
         if let Some(cached) = files.iter().find_map(|path| self.hub.cached(&file(path))) {
-            return Ok(cached);
+            return Ok(Some(cached));
         }
         for path in files {
             match self.hub.fetch(&file(path), self.progress) {
                 Err(HubError::FileNotFound { .. }) => {}
-                result => return Ok(result?),
+                result => return Ok(Some(result?)),
             }
         }
-        // The listing only helps the message along: without it the error stands all the same.
-        let found = self.hub.files(repository, revision).unwrap_or_default();
-        Err(Error::Incomplete { folder: repository.into(), missing: files.join(" and no "), found })
+        Ok(None)
     }
 
     /// Loads a model onto the CPU.
@@ -278,20 +325,42 @@ impl Loader<'_> {
     /// # Errors
     /// If the name is unknown, or its files cannot be fetched, read or matched to the network.
     pub fn load(&self, request: &ModelRequest) -> Result<Model> {
-        let description = self.describe(request)?;
+        let mut description = self.describe(request)?;
         match self.locate(&description)? {
-            Some(file) => load_file(description, file),
-            None => load_fresh(description),
+            Some(file) => {
+                let model = load_file(description, file)?;
+                let channels = request.in_channels.unwrap_or(model.architecture.in_channels);
+                model.with_input_channels(channels)
+            }
+            None => {
+                description.architecture.in_channels =
+                    request.in_channels.unwrap_or(description.architecture.in_channels);
+                load_fresh(description)
+            }
         }
+    }
+}
+
+impl Description {
+    /// The same with what only the weights tell, where neither a card nor a `config.json` does.
+    fn completed_by(self, tensors: &BTreeMap<String, Tensor>) -> Description {
+        if self.classes.is_some() {
+            return self;
+        }
+        let told = weights::input_channels(tensors, &Blueprint::of(&self.architecture));
+        let in_channels = told.unwrap_or(self.architecture.in_channels);
+        let architecture = Architecture { in_channels, ..self.architecture };
+        Description { architecture, classes: weights::classes(tensors), ..self }
     }
 }
 
 fn describe_card(card: &ModelCard, name: &str) -> Result<Description> {
     Ok(Description {
-        architecture: architecture_of(card)?,
+        architecture: *architecture_of(card)?,
         classes: Some(card.classes),
         labels: labels_of(card),
         preprocessing: card.preprocessing(),
+        drop_rates: DropRates::default(),
         provenance: Provenance {
             model: name.into(),
             repository: card.repository.clone(),
@@ -327,10 +396,11 @@ fn describe_with(catalogue: &Catalogue, name: &str, source: WeightsSource) -> Re
         _ => Labels::Unknown,
     };
     Ok(Description {
-        architecture,
+        architecture: *architecture,
         classes: None,
         labels,
         preprocessing: tagged.map_or_else(|| architecture.default_preprocessing(), ModelCard::preprocessing),
+        drop_rates: DropRates::default(),
         provenance: Provenance { model: name.into(), ..Provenance::default() },
         source,
     })
@@ -349,7 +419,9 @@ fn describe_folder(name: &str, folder: &Path) -> Result<Description> {
     }
     let weights = WEIGHTS_FILES.iter().map(|file| folder.join(file)).find(|path| path.is_file());
     let source = WeightsSource::File(weights.ok_or_else(|| incomplete(&WEIGHTS_FILES.join(" and no ")))?);
-    Ok(describe_config(name, read_config(&config)?, Provenance::default(), source))
+    let preprocessor = folder.join(PREPROCESSOR);
+    let config = read_config(&config, || Ok(Some(preprocessor).filter(|path| path.is_file())))?;
+    Ok(describe_config(name, config, Provenance::default(), source))
 }
 
 /// Names of what lies in a folder, sorted; none where it cannot be read.
@@ -364,8 +436,9 @@ fn describe_config(name: &str, config: ModelConfig, provenance: Provenance, sour
     Description {
         architecture: config.architecture,
         classes: Some(config.classes),
-        labels: config.label_names.map_or(Labels::Unknown, Labels::Names),
+        labels: config.label_names.map_or(Labels::Unknown, |names| described(names, &config.label_descriptions)),
         preprocessing: config.preprocessing,
+        drop_rates: config.drop_rates,
         provenance: Provenance {
             model: name.into(),
             license: config.license,
@@ -384,26 +457,68 @@ fn labels_of(card: &ModelCard) -> Labels {
     match &card.labels {
         None => Labels::Unknown,
         Some(CardLabels::Set(name)) => LabelSet::named(name).map_or(Labels::Unknown, Labels::Set),
-        Some(CardLabels::Names(names)) => Labels::Names(names.clone()),
+        Some(CardLabels::Names(names)) => Labels::Names { names: names.clone(), synsets: Vec::new() },
     }
 }
 
-fn read_config(path: &Path) -> Result<ModelConfig> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
-    ModelConfig::parse(&text).map_err(|source| Error::Config { path: path.into(), source })
+/// Labels that people can read: where all names are synsets, the words that describe them.
+fn described(names: Vec<String>, descriptions: &BTreeMap<String, String>) -> Labels {
+    let words: Option<Vec<String>> = names.iter().map(|name| descriptions.get(name).cloned()).collect();
+    match words.filter(|_| names.iter().all(|name| is_synset(name))) {
+        Some(words) => Labels::Names { names: words, synsets: names },
+        None => Labels::Names { names, synsets: Vec::new() },
+    }
+}
+
+/// Whether a name is WordNet's identifier of a noun, as `n01484850`.
+fn is_synset(name: &str) -> bool {
+    name.strip_prefix('n').is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Reads a `config.json` and, where its form has one, the file that `preprocessor` finds beside it.
+fn read_config(path: &Path, preprocessor: impl FnOnce() -> Result<Option<PathBuf>>) -> Result<ModelConfig> {
+    let text = read_text(path)?;
+    let wrong = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Config { path, source }
+    };
+    let config = ModelConfig::parse(&text).map_err(wrong(path))?;
+    match Form::of(&text).map_err(wrong(path))? {
+        Form::Timm => Ok(config),
+        Form::Transformers => match preprocessor()? {
+            Some(path) => config.with_preprocessor(&read_text(&path)?).map_err(wrong(&path)),
+            None => Ok(config),
+        },
+    }
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })
 }
 
 fn load_file(description: Description, file: WeightsFile) -> Result<Model> {
     let path = &file.path;
-    let tensors = names::to_torchvision(checkpoint::read(path)?);
-    let classes = description.classes.or_else(|| weights::classes(&tensors));
-    let classes = classes.ok_or_else(|| Error::NoClassifier { path: path.clone() })?;
-    weights::check(&tensors, description.architecture, classes)
+    let tensors = checkpoint::read(path)?;
+    let placement = Placement::find(tensors.keys().map(String::as_str), &Blueprint::of(&description.architecture))
+        .map_err(|source| Error::SeveralNetworks { path: path.clone(), source })?;
+    let placed = placement.apply(tensors);
+    let description = description.completed_by(&placed.tensors);
+    let classes = description.classes.ok_or_else(|| Error::NoClassifier { path: path.clone() })?;
+    weights::check_placed(&placed, &placement, &description.architecture, classes)
         .map_err(|source| Error::Weights { path: path.clone(), source: Box::new(source) })?;
-    let mut model = assemble(description, classes, weights::into_var_map(tensors, &Device::Cpu)?);
+    tell_what_lies_beside(&placed, path);
+    let mut model = assemble(description, classes, weights::into_var_map(placed.tensors, &Device::Cpu)?);
     let provenance = Provenance { commit: file.commit, sha256: file.sha256, file: Some(file.path), ..model.provenance };
     model.provenance = provenance;
     Ok(model)
+}
+
+/// What a training script saved beside the network is not read, and not passed over in silence either.
+fn tell_what_lies_beside(placed: &Placed<Tensor>, path: &Path) {
+    if let Some(first) = placed.beside.first() {
+        let (path, count) = (path.display(), placed.beside.len());
+        tracing::warn!("{path}: {count} tensors beside the network are left aside, such as `{first}`");
+    }
 }
 
 fn load_fresh(description: Description) -> Result<Model> {
@@ -411,25 +526,24 @@ fn load_fresh(description: Description) -> Result<Model> {
         return Err(Error::NoPretrained(description.provenance.model));
     };
     let classes = description.classes.unwrap_or(FRESH_CLASSES);
-    let weights = fresh_weights(description.architecture, classes, seed, &Device::Cpu)?;
+    let weights = fresh_weights(&description.architecture, classes, seed, &Device::Cpu)?;
     Ok(assemble(description, classes, weights))
 }
 
 fn assemble(description: Description, classes: usize, weights: VarMap) -> Model {
-    let set = match description.labels {
-        Labels::Set(set) => Some(set).filter(|set| set.names.len() == classes),
-        _ => None,
-    };
-    let label_names = match description.labels {
-        Labels::Names(names) if names.len() == classes => names,
-        _ => set.map_or_else(Vec::new, |set| set.names.clone()),
+    let (label_names, synsets) = match description.labels {
+        Labels::Unknown => (Vec::new(), Vec::new()),
+        Labels::Names { names, synsets } if names.len() == classes => (names, synsets),
+        Labels::Set(set) if set.names.len() == classes => (set.names.clone(), set.synsets.clone()),
+        Labels::Names { .. } | Labels::Set(_) => (Vec::new(), Vec::new()),
     };
     Model {
         architecture: description.architecture,
         classes,
         label_names,
-        synsets: set.map_or(&[], |set| &set.synsets),
-        preprocessing: description.preprocessing,
+        synsets,
+        preprocessing: description.preprocessing.for_channels(description.architecture.in_channels),
+        drop_rates: description.drop_rates,
         weights,
         provenance: description.provenance,
     }

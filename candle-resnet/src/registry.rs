@@ -15,14 +15,14 @@ pub enum ModelName<'a> {
     Card(&'a ModelCard),
     /// An architecture without pretrained weights of its own.
     Architecture(&'static Architecture),
-    /// A repository in timm's format.
+    /// A repository in timm's or transformers' format.
     Hub {
         /// `owner/name`.
         repository: String,
         /// Branch, tag or commit; `None` for the main branch.
         revision: Option<String>,
     },
-    /// A local folder in timm's format.
+    /// A local folder in timm's or transformers' format.
     Folder(PathBuf),
 }
 

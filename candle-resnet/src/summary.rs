@@ -25,7 +25,8 @@ pub fn stage_table(architecture: &Architecture, classes: usize, size: usize) -> 
     let header =
         format!("{:<8}{:>16}{:>14}{:>14}{:>16}", "stage", "output", "parameters", "trainable", "multiply-adds");
     let lines: Vec<String> = std::iter::once(header).chain(rows.iter().map(Row::text)).collect();
-    format!("input 3×{size}×{size}, one image\n{}\n", lines.join("\n"))
+    let channels = architecture.in_channels;
+    format!("input {channels}×{size}×{size}, one image\n{}\n", lines.join("\n"))
 }
 
 struct Row {

@@ -11,10 +11,10 @@ use candle_nn::{GroupNorm, Module, VarMap};
 
 use crate::architecture::{Architecture, Norm};
 use crate::blueprint::{Blueprint, ConvNorm, NORM_EPSILON};
-use crate::features::FeatureExtractor;
+use crate::features::{Boundary, FeatureExtractor};
 use crate::figure::{ConvNormLayer, Figure, Parameters};
 use crate::kernels::Extent;
-use crate::plan::{Boundary, Images, Plan, PlanOptions, Source, StepTime};
+use crate::plan::{End, Images, Plan, PlanOptions, Source, StepTime};
 use crate::weights;
 
 /// A frozen network on one device; cheap to clone, safe to share between threads.
@@ -22,6 +22,7 @@ use crate::weights;
 pub struct Trunk {
     form: Form,
     feature_width: usize,
+    in_channels: usize,
     device: Device,
 }
 
@@ -62,11 +63,21 @@ impl Trunk {
             Device::Cpu => Form::Plan(Arc::new(Plan::compile(&blueprint, &weights, options)?)),
             _ => Form::Figure(Figure::build(&blueprint, &weights)?),
         };
-        Ok(Trunk { form, feature_width: blueprint.feature_width, device: device.clone() })
+        let (feature_width, in_channels) = (blueprint.feature_width, architecture.in_channels);
+        Ok(Trunk { form, feature_width, in_channels, device: device.clone() })
     }
-}
 
-impl Trunk {
+    /// (N, C, H, W) f32 → (N, C', H', W') f32, untracked: the map at a boundary. What lies behind it is not computed.
+    ///
+    /// # Errors
+    /// If the network has no such boundary, or shapes or devices do not fit.
+    pub fn map_at(&self, images: &Tensor, boundary: Boundary) -> Result<Tensor> {
+        match &self.form {
+            Form::Figure(figure) => figure.map_at(&images.detach(), boundary, &mut ()),
+            Form::Plan(plan) => run(plan, images, End::Map(boundary)),
+        }
+    }
+
     /// The time of each step on one thread, for `images` (N, C, H, W); `None` where candle's operations run.
     ///
     /// # Errors
@@ -84,24 +95,28 @@ impl FeatureExtractor for Trunk {
         self.feature_width
     }
 
+    fn in_channels(&self) -> usize {
+        self.in_channels
+    }
+
     fn device(&self) -> &Device {
         &self.device
     }
 
     fn features(&self, images: &Tensor) -> Result<Tensor> {
         match &self.form {
-            Form::Figure(figure) => figure.features(&images.detach()),
-            Form::Plan(plan) => run(plan, images, Boundary::Features),
+            Form::Figure(figure) => figure.features(&images.detach(), &mut ()),
+            Form::Plan(plan) => run(plan, images, End::Features),
         }
     }
 }
 
-/// (N, C, H, W) → what the plan holds at a boundary, untracked.
-fn run(plan: &Plan, images: &Tensor, boundary: Boundary) -> Result<Tensor> {
+/// (N, C, H, W) → what the plan holds at its end, untracked.
+fn run(plan: &Plan, images: &Tensor, end: End) -> Result<Tensor> {
     on_slice(images, |images| {
-        let mut shape = plan.output_shape(images, boundary)?;
+        let mut shape = plan.output_shape(images, end)?;
         shape.insert(0, images.count);
-        Tensor::from_vec(plan.run(images, boundary)?, shape, &Device::Cpu)
+        Tensor::from_vec(plan.run(images, end)?, shape, &Device::Cpu)
     })
 }
 

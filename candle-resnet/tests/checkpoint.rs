@@ -5,7 +5,10 @@
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
-use candle_resnet::checkpoint::{self, Problem, Tensors, names};
+use candle_resnet::architecture::Architecture;
+use candle_resnet::blueprint::Blueprint;
+use candle_resnet::checkpoint::{self, Problem, Tensors};
+use candle_resnet::layout::Placement;
 use zip::write::SimpleFileOptions;
 
 fn fixture(name: &str) -> PathBuf {
@@ -63,7 +66,11 @@ fn values_are_those_of_the_formula() {
 fn what_a_training_script_saved_gets_torchvisions_names() {
     let mut expected = read("network.safetensors");
     expected.remove("bn1.num_batches_tracked");
-    assert_same(&names::to_torchvision(read("trainer_legacy.pth")), &expected);
+    let tensors = read("trainer_legacy.pth");
+    let network = Blueprint::of(Architecture::named("resnet18").unwrap());
+    let placement = Placement::find(tensors.keys().map(String::as_str), &network).unwrap();
+    assert_eq!(placement.prefix, "module.");
+    assert_same(&placement.apply(tensors).tensors, &expected);
 }
 
 #[test]

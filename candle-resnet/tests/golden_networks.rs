@@ -45,7 +45,7 @@ fn check_row(row: &NetworkReference) {
     assert_eq!(counts, (row.parameters, row.tensors), "{}", row.model);
     assert_eq!(architecture.feature_width(), row.feature_dim, "{}", row.model);
 
-    let outputs = NetworkOutputs::compute(&architecture, row.classes, row.input, &Device::Cpu).unwrap();
+    let outputs = NetworkOutputs::compute(row, &architecture, &Device::Cpu).unwrap();
     let difference = row.compare(&outputs).unwrap();
     for (form, difference) in [("network", difference.trainable), ("trunk", difference.frozen)] {
         assert!(difference.passes(TOLERANCE), "the {form} of {} {:?}: {difference:?}", row.model, row.input);
@@ -90,6 +90,11 @@ fn timms_large_networks_compute_what_timm_computes() {
 #[test]
 fn odd_sizes_dilation_and_pools_compute_what_timm_computes() {
     check_rows(include_str!("golden/timm_variants.jsonl"));
+}
+
+#[test]
+fn adapted_first_convolutions_compute_what_timm_computes() {
+    check_rows(include_str!("golden/timm_channels.jsonl"));
 }
 
 #[test]

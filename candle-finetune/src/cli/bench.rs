@@ -64,10 +64,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let batch = arguments.batch as usize;
     let workload = Workload { image: (side, side), batch, images: None };
     let options = arguments.plan.options(workload);
-    let images = Tensor::randn(0f32, 1.0, (batch, 3, side, side), &device)?;
+    let images = Tensor::randn(0f32, 1.0, (batch, model.architecture.in_channels, side, side), &device)?;
     let times = if arguments.trainable {
         let variables = VarBuilder::from_varmap(&model.weights, DType::F32, &device);
-        let network = Network::new(model.architecture, model.classes, variables)?;
+        let network = Network::new(&model.architecture, model.classes, variables)?;
         times(arguments.repeat, || Ok(network.features(&images)?.detach().to_device(&Device::Cpu)?))?
     } else {
         let trunk = model.trunk_with(&device, &options)?;

@@ -11,7 +11,7 @@ use candle_resnet::catalogue::Catalogue;
 use candle_resnet::hub::{Hub, HubSettings};
 use candle_resnet::model::{Loader, ModelRequest, WeightsChoice};
 use candle_resnet::plan::{InstructionSet, PlanOptions, Workload};
-use candle_resnet::preprocess::{Interpolation, Preprocessing, PreprocessingError};
+use candle_resnet::preprocess::{Interpolation, Preprocessing, PreprocessingError, check_photo_channels};
 use clap::{Args, ValueEnum};
 
 use super::progress::DownloadBar;
@@ -19,7 +19,7 @@ use super::progress::DownloadBar;
 /// Which model.
 #[derive(Args)]
 pub struct ModelArguments {
-    /// A model's name (see `finetune models`), `hf-hub:owner/name[@revision]`, or a folder that `finetune train` or timm wrote
+    /// A model's name (see `finetune models`), `hf-hub:owner/name[@revision]`, or a folder that `finetune train`, timm or transformers wrote
     #[arg(long, value_name = "NAME|FOLDER")]
     pub model: String,
 
@@ -28,7 +28,25 @@ pub struct ModelArguments {
     pub weights: Option<PathBuf>,
 
     #[command(flatten)]
+    pub channels: ChannelsArgument,
+
+    #[command(flatten)]
     pub catalogue: CatalogueArgument,
+}
+
+/// How many channels images have.
+#[derive(Args, Clone, Copy)]
+pub struct ChannelsArgument {
+    /// Channels of an image: 1 makes photos grey; adapts the first convolution where the weights are for others
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    in_chans: Option<u16>,
+}
+
+impl ChannelsArgument {
+    /// What was asked for.
+    pub fn get(self) -> Option<usize> {
+        self.in_chans.map(usize::from)
+    }
 }
 
 /// Which cards names may stand for beside those that ship with the program.
@@ -69,7 +87,7 @@ pub struct PreprocessingArguments {
     #[arg(long)]
     interpolation: Option<InterpolationArgument>,
 
-    /// Mean of each channel, of values from 0 to 1
+    /// Mean of each channel, of values from 0 to 1; one number for all of them
     #[arg(long, value_name = "R,G,B", allow_hyphen_values = true, value_parser = three_numbers)]
     mean: Option<[f32; 3]>,
 
@@ -86,13 +104,20 @@ enum InterpolationArgument {
 
 fn three_numbers(text: &str) -> Result<[f32; 3], String> {
     let numbers: Result<Vec<f32>, _> = text.split(',').map(|number| number.trim().parse()).collect();
-    let three = numbers.ok().and_then(|numbers| <[f32; 3]>::try_from(numbers).ok());
-    three.ok_or_else(|| "expected three numbers such as 0.485,0.456,0.406".into())
+    match numbers.as_deref() {
+        Ok(&[all]) => Ok([all; 3]),
+        Ok(&[red, green, blue]) => Ok([red, green, blue]),
+        _ => Err("expected one number, or three such as 0.485,0.456,0.406".into()),
+    }
 }
 
 impl PreprocessingArguments {
     /// The model with what was asked for changed.
+    ///
+    /// # Errors
+    /// If that cannot be, or if the model does not take photos.
     pub fn adapt(&self, model: Model) -> anyhow::Result<Model> {
+        check_photo_channels(model.architecture.in_channels)?;
         Ok(Model { preprocessing: self.apply(&model.preprocessing)?, ..model })
     }
 
@@ -136,7 +161,7 @@ impl ModelArguments {
             (None, Some(seed)) => WeightsChoice::Fresh { seed },
             (None, None) => WeightsChoice::Named,
         };
-        ModelRequest { name: self.model.clone(), weights }
+        ModelRequest { name: self.model.clone(), weights, in_channels: self.channels.get() }
     }
 
     /// Loads the model, fetching it first where it is not at hand.

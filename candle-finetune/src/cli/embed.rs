@@ -9,7 +9,9 @@ use candle_core::{Device, Tensor};
 use candle_finetune::dataset::{self, Sample};
 use candle_finetune::extract::{Extracted, Unreadable, Views, extract};
 use candle_finetune::finetuning::Findings;
-use clap::Args;
+use candle_resnet::features::{Boundary, MapPool, StageExtractor};
+use candle_resnet::{FeatureExtractor, Model};
+use clap::{Args, ValueEnum};
 use tempfile::NamedTempFile;
 
 use super::Outcome;
@@ -30,7 +32,16 @@ pub struct Arguments {
     #[command(flatten)]
     fresh: FreshArgument,
 
-    /// File to write: `features` (N, D), with the N paths as a JSON list under the metadata's `paths`
+    /// Where to leave the network: stem, layer1, layer2, layer3 or layer4 [default: after the last]
+    #[arg(long, value_name = "STAGE")]
+    stage: Option<String>,
+
+    /// What becomes of the map there [default: avg; the network's own pool without --stage]
+    #[arg(long, value_enum)]
+    pool: Option<PoolArgument>,
+
+    /// File to write: `features` (N, D), or (N, C, H, W) with --pool none; the N paths are a JSON list under the
+    /// metadata's `paths`
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
 
@@ -40,6 +51,50 @@ pub struct Arguments {
 
     #[command(flatten)]
     reading: ReadingArguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PoolArgument {
+    /// Nothing: 4 bytes for every pixel of every channel of every photo
+    None,
+    /// The mean over all pixels
+    Avg,
+}
+
+impl From<PoolArgument> for MapPool {
+    fn from(argument: PoolArgument) -> MapPool {
+        match argument {
+            PoolArgument::None => MapPool::None,
+            PoolArgument::Avg => MapPool::Average,
+        }
+    }
+}
+
+/// What features come from, and the shape of one photo's.
+struct Source {
+    extractor: Box<dyn FeatureExtractor>,
+    shape: Vec<usize>,
+}
+
+impl Arguments {
+    fn source(&self, model: &Model, device: &Device) -> anyhow::Result<Source> {
+        let trunk = model.trunk(device)?;
+        if self.stage.is_none() && self.pool.is_none() {
+            let shape = vec![trunk.feature_width()];
+            return Ok(Source { extractor: Box::new(trunk), shape });
+        }
+        let boundary = self.boundary(model)?;
+        let pool = self.pool.map_or(MapPool::Average, MapPool::from);
+        let extractor = StageExtractor::new(trunk, &model.architecture, boundary, pool, model.preprocessing.crop);
+        let shape = extractor.shape().to_vec();
+        Ok(Source { extractor: Box::new(extractor), shape })
+    }
+
+    fn boundary(&self, model: &Model) -> candle_resnet::Result<Boundary> {
+        let architecture = &model.architecture;
+        let named = |name: &String| Boundary::named(architecture, name);
+        Ok(self.stage.as_ref().map(named).transpose()?.unwrap_or_else(|| Boundary::last(architecture)))
+    }
 }
 
 /// Runs the command.
@@ -53,17 +108,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let model = arguments.model.load(arguments.fresh.no_pretrained.then_some(0))?;
     let model = arguments.reading.preprocessing.adapt(model)?;
     let interrupt = Interrupt::listen()?;
-    let trunk = model.trunk(&device)?;
+    let Source { extractor, shape } = arguments.source(&model, &device)?;
 
     let unreadable = Unreadable::strictly(arguments.reading.strict);
     let pass = ImagePass::new(samples.len(), interrupt);
     let extracted = pass.run(|observer| {
-        extract(&trunk, &model.preprocessing, &samples.as_slice(), Views::Plain, unreadable, observer)
+        extract(extractor.as_ref(), &model.preprocessing, &samples.as_slice(), Views::Plain, unreadable, observer)
     })?;
-    write(&arguments.out, &extracted, &samples).map_err(|error| anyhow!("{}: {error}", arguments.out.display()))?;
-    let (images, dimensions) = (extracted.kept.len(), extracted.features.dim(2)?);
+    write(&arguments.out, &extracted, &shape, &samples)
+        .map_err(|error| anyhow!("{}: {error}", arguments.out.display()))?;
+    let (images, shape) = (extracted.kept.len(), shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×"));
     writeln!(std::io::stdout(), "{}", arguments.out.display())?;
-    say!("{images} images, {dimensions} features each");
+    say!("{images} images, {shape} features each");
     print_findings(&Findings { skipped: extracted.skipped, notes: extracted.notes });
     Ok(Outcome::Done)
 }
@@ -83,10 +139,12 @@ fn samples(photos: &[PathBuf]) -> anyhow::Result<Vec<Sample>> {
 }
 
 /// Writes beside the file and renames, so that a half-written one never has its name.
-fn write(out: &Path, extracted: &Extracted, samples: &[Sample]) -> anyhow::Result<()> {
+fn write(out: &Path, extracted: &Extracted, shape: &[usize], samples: &[Sample]) -> anyhow::Result<()> {
     let paths: Vec<_> = extracted.kept.iter().map(|&index| samples[index].path.to_string_lossy()).collect();
     let metadata = HashMap::from([("paths".to_string(), serde_json::to_string(&paths)?)]);
-    let features: Tensor = extracted.features.squeeze(1)?.to_device(&Device::Cpu)?; // (N, 1, D) → (N, D)
+    let shape = [&[extracted.kept.len()], shape].concat();
+    // (N, 1, D) → (N, D) or (N, C, H, W)
+    let features: Tensor = extracted.features.to_device(&Device::Cpu)?.reshape(shape)?;
     let mut file = new_file(out)?;
     file.write_all(&safetensors::serialize([("features", features)], Some(metadata))?)?;
     file.persist(out)?;

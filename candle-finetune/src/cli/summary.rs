@@ -2,13 +2,14 @@
 
 use std::io::Write;
 
+use candle_resnet::architecture::Architecture;
 use candle_resnet::model::{ModelRequest, WeightsChoice};
 use candle_resnet::registry::ModelName;
 use candle_resnet::summary::{layer_tree, stage_table};
 use clap::Args;
 
 use super::Outcome;
-use super::common::{CatalogueArgument, with_loader};
+use super::common::{CatalogueArgument, ChannelsArgument, with_loader};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -19,6 +20,9 @@ pub struct Arguments {
     /// Outputs of the classifier; the model's own if left out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     classes: Option<u32>,
+
+    #[command(flatten)]
+    channels: ChannelsArgument,
 
     /// Side of the input, in pixels; the model's own if left out
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
@@ -36,12 +40,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         ModelName::Architecture(_) => WeightsChoice::Fresh { seed: 0 },
         _ => WeightsChoice::Named,
     };
-    let request = ModelRequest { name: arguments.name.clone(), weights };
+    let request = ModelRequest { name: arguments.name.clone(), weights, in_channels: None };
     let description = with_loader(&catalogue, |loader| loader.describe(&request))?;
+    let in_channels = arguments.channels.get().unwrap_or(description.architecture.in_channels);
+    let architecture = Architecture { in_channels, ..description.architecture };
     let classes = arguments.classes.map(|classes| classes as usize).or(description.classes).unwrap_or(10);
     let size = arguments.input_size.map_or(description.preprocessing.crop, |size| size as usize);
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", layer_tree(description.architecture, classes))?;
-    write!(out, "{}", stage_table(description.architecture, classes, size))?;
+    writeln!(out, "{}", layer_tree(&architecture, classes))?;
+    write!(out, "{}", stage_table(&architecture, classes, size))?;
     Ok(Outcome::Done)
 }

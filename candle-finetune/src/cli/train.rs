@@ -79,6 +79,10 @@ struct TrainingArguments {
     #[arg(long, allow_negative_numbers = true)]
     weight_decay: Option<f64>,
 
+    /// Part of the features that is zero in each step [default: the model's own, mostly 0]
+    #[arg(long, allow_negative_numbers = true, value_name = "FRACTION")]
+    drop_rate: Option<f64>,
+
     /// Part of each target that is spread over all classes
     #[arg(long, allow_negative_numbers = true, default_value_t = HeadSettings::default().label_smoothing)]
     label_smoothing: f64,
@@ -162,6 +166,7 @@ impl TrainingArguments {
             lr: self.lr,
             optimizer: self.optimizer()?,
             weight_decay: self.weight_decay,
+            drop_rate: self.drop_rate.unwrap_or_default(),
             label_smoothing: self.label_smoothing,
             class_weights: match self.class_weights {
                 ClassWeightsName::None => ClassWeights::None,
@@ -195,7 +200,7 @@ impl TrainingArguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let settings = arguments.training.settings()?;
+    let mut settings = arguments.training.settings()?;
     let dataset = scan(&arguments.dir)?;
     dataset.check_for_training().map_err(candle_finetune::Error::from)?;
     let device = arguments.device.open()?;
@@ -203,6 +208,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let draft = Draft::new(&target, arguments.overwrite)?;
     let model = arguments.model.load(arguments.fresh.no_pretrained.then_some(settings.head.seed))?;
     let model = arguments.preprocessing.adapt(model)?;
+    if arguments.training.drop_rate.is_none() {
+        settings.head.drop_rate = model.drop_rates.features;
+    }
     let mut display = Display::new(Interrupt::listen()?);
     print_plan(&model, &dataset, &settings);
     let trunk = model.trunk(&device)?;
@@ -239,6 +247,7 @@ impl Arguments {
             data: std::path::absolute(&self.dir).unwrap_or_else(|_| self.dir.clone()),
             model: self.model.model.clone(),
             weights: self.model.weights.clone(),
+            in_chans: self.model.channels.get(),
             no_pretrained: self.fresh.no_pretrained,
             device: self.device.name().into(),
         }
@@ -263,8 +272,9 @@ fn print_plan(model: &Model, dataset: &Dataset, settings: &Settings) {
     say!("{:>12} {} classes: {}", "data", classes.len(), shortened(classes));
     say!("{:>12} {} to train, {val}, {} to test", "images", count(SplitName::Train), count(SplitName::Test));
     let (architecture, preprocessing) = (model.architecture, &model.preprocessing);
+    let grey = if architecture.in_channels == 1 { " in grey" } else { "" };
     say!(
-        "{:>12} {}, {}×{} pixels, all frozen but a new fc of {} × {}",
+        "{:>12} {}, {}×{} pixels{grey}, all frozen but a new fc of {} × {}",
         "model",
         architecture.name,
         preprocessing.crop,

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 
+use super::dropout::Dropout;
 use super::error::{Result, TrainError};
 use super::features::FeatureSet;
 use super::head::Head;
@@ -153,6 +154,7 @@ fn better(a: &Metrics, b: &Metrics) -> bool {
 struct Run<'a> {
     train: &'a FeatureSet,
     settings: HeadSettings,
+    dropout: Option<Dropout>,
     standardiser: Option<Standardiser>,
     loss: CrossEntropy,
     schedule: Schedule,
@@ -171,7 +173,8 @@ impl<'a> Run<'a> {
         let head = Head::new(train.classes(), train.dimensions(), settings.seed, train.rows().device())?;
         let optimizer = build_optimizer(&head, &settings)?;
         let schedule = schedule(&settings, steps_per_epoch(train, &settings));
-        Ok(Self { train, settings, standardiser, loss, schedule, head, optimizer })
+        let dropout = Dropout::new(settings.drop_rate, settings.seed);
+        Ok(Self { train, settings, dropout, standardiser, loss, schedule, head, optimizer })
     }
 
     fn train(
@@ -263,6 +266,9 @@ impl<'a> Run<'a> {
     /// One step on the views `rows`; gives the loss before it.
     fn step(&mut self, rows: &[u32], lr: f64, tally: &mut Tally) -> Result<f64> {
         let (mut features, labels) = self.train.batch(rows)?;
+        if let Some(dropout) = &mut self.dropout {
+            features = dropout.apply(&features)?;
+        }
         if let Some(standardiser) = &self.standardiser {
             features = standardiser.apply(&features)?;
         }

@@ -86,6 +86,8 @@ pub struct HeadSettings {
     pub optimizer: OptimizerSettings,
     /// Pull of the weights (not the biases) towards 0, at least 0; derived from the features if left out.
     pub weight_decay: Option<f64>,
+    /// Part of the features that is zero in each step, in [0, 1).
+    pub drop_rate: f64,
     /// Part of each target that is spread over all classes, in [0, 1).
     pub label_smoothing: f64,
     /// What each class counts.
@@ -96,7 +98,7 @@ pub struct HeadSettings {
     pub schedule: Shape,
     /// Stop after this many epochs without a better validation accuracy; never if left out.
     pub patience: Option<usize>,
-    /// Decides initial weights and order, and nothing else is random.
+    /// Decides initial weights, order and dropout; nothing else is random.
     pub seed: u64,
     /// Train on features of mean 0 and spread 1, and fold both into the head afterwards.
     pub standardise: bool,
@@ -110,6 +112,7 @@ impl Default for HeadSettings {
             lr: None,
             optimizer: OptimizerSettings::SGD,
             weight_decay: None,
+            drop_rate: 0.0,
             label_smoothing: 0.0,
             class_weights: ClassWeights::None,
             warmup_epochs: 1,
@@ -135,6 +138,7 @@ impl HeadSettings {
         if let Some(decay) = self.weight_decay {
             check("weight-decay", decay, decay >= 0.0 && decay.is_finite(), "a number from 0 up")?;
         }
+        check("drop-rate", self.drop_rate, unit(self.drop_rate), "from 0 up and below 1")?;
         check("label-smoothing", self.label_smoothing, unit(self.label_smoothing), "from 0 up and below 1")?;
         let warmup = format!("at most `epochs`, {}", self.epochs);
         check("warmup-epochs", self.warmup_epochs, self.warmup_epochs <= self.epochs, &warmup)?;
@@ -239,6 +243,8 @@ mod tests {
             ("lr", "inf", HeadSettings { lr: Some(f64::INFINITY), ..good() }),
             ("weight-decay", "-1", HeadSettings { weight_decay: Some(-1.0), ..good() }),
             ("weight-decay", "NaN", HeadSettings { weight_decay: Some(f64::NAN), ..good() }),
+            ("drop-rate", "1", HeadSettings { drop_rate: 1.0, ..good() }),
+            ("drop-rate", "NaN", HeadSettings { drop_rate: f64::NAN, ..good() }),
             ("label-smoothing", "1", HeadSettings { label_smoothing: 1.0, ..good() }),
             ("label-smoothing", "NaN", HeadSettings { label_smoothing: f64::NAN, ..good() }),
             ("warmup-epochs", "31", HeadSettings { warmup_epochs: 31, epochs: 30, ..good() }),

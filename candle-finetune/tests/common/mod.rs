@@ -14,7 +14,7 @@ use candle_resnet::config::ModelConfig;
 use candle_resnet::initialise::fresh_weights;
 use candle_resnet::{checkpoint, weights};
 use image::{Rgb, RgbImage};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Longer than any command here takes on a busy machine.
@@ -186,13 +186,10 @@ pub fn picture(colour: [u8; 3], index: usize) -> RgbImage {
 pub fn timm_files(architecture: &str, labels: Option<&[&str]>, classes: usize) -> (String, Vec<u8>) {
     let architecture = Architecture::named(architecture).unwrap();
     let config = ModelConfig {
-        architecture,
-        classes,
         label_names: labels.map(|labels| labels.iter().map(|label| label.to_string()).collect()),
-        preprocessing: architecture.default_preprocessing(),
         license: Some("mit".into()),
         origin_url: Some("https://example.org/tiny".into()),
-        extra: Map::new(),
+        ..ModelConfig::new(*architecture, classes)
     };
     let fresh = fresh_weights(architecture, classes, 3, &Device::Cpu).unwrap();
     let bytes = safetensors::serialize(weights::tensors(&fresh).unwrap(), None).unwrap();

@@ -26,6 +26,7 @@ const BASIC: Architecture = Architecture {
     groups: 1,
     base_width: 64,
     reduce_first: 1,
+    in_channels: 3,
     stem: Stem::SevenBySeven,
     stem_width: 64,
     stem_pool: StemPool::Max,
@@ -39,6 +40,14 @@ const BASIC: Architecture = Architecture {
 };
 /// The paper's networks of bottlenecks.
 const B: Architecture = Architecture { blocks: &[BlockKind::Bottleneck; 4], ..BASIC };
+
+/// The paper's networks of blocks of one kind.
+pub(super) fn base(kind: BlockKind) -> &'static Architecture {
+    match kind {
+        BlockKind::Basic => &BASIC,
+        BlockKind::Bottleneck => &B,
+    }
+}
 
 // The letters that the Gluon networks are told apart by: C has a deep stem, S a wide one, D averages in its shortcuts as
 // well, T does so with a tiered stem.

@@ -5,10 +5,8 @@ use std::collections::HashMap;
 use super::{Attention, Block, Blueprint, ConvNorm, Pool, Shortcut, Stage, Stem, strided_position};
 use crate::architecture::{self, AntiAlias, Architecture, AttentionKind, BlockKind, ShortcutKind, StemPool};
 
-const IMAGE_CHANNELS: usize = 3;
-
 impl Blueprint {
-    /// Spells out an architecture for images of three channels.
+    /// Spells out an architecture.
     pub fn of(architecture: &Architecture) -> Blueprint {
         let mut resolution = Resolution::after_stem(architecture);
         let mut channels = architecture.stem_width;
@@ -27,18 +25,18 @@ impl Blueprint {
             feature_width: channels,
         };
         if let Some(table) = architecture.pruned {
-            blueprint.prune(table);
+            blueprint.prune(table, architecture.in_channels);
         }
         blueprint.feature_width *= architecture.global_pool.features_per_channel();
         blueprint
     }
 
     /// Gives every convolution that `table` names the channels that stand there, and its successors the same.
-    fn prune(&mut self, table: &str) {
+    fn prune(&mut self, table: &str, in_channels: usize) {
         let lines = table.lines().filter_map(|line| line.split_once('\t'));
         let widths: HashMap<&str, usize> =
             lines.filter_map(|(name, width)| Some((name, width.parse().ok()?))).collect();
-        let mut channels = narrow_chain(&mut self.stem.convs, IMAGE_CHANNELS, &widths);
+        let mut channels = narrow_chain(&mut self.stem.convs, in_channels, &widths);
         for block in self.stages.iter_mut().flat_map(|stage| &mut stage.blocks) {
             if let Shortcut::Projection { conv, .. } = &mut block.shortcut {
                 narrow_chain(std::slice::from_mut(conv), channels, &widths);
@@ -121,22 +119,22 @@ fn stem(architecture: &Architecture) -> Stem {
 }
 
 fn stem_convs(architecture: &Architecture) -> Vec<ConvNorm> {
-    let width = architecture.stem_width;
-    let conv = |conv: &str, norm: &str, channels, kernel, stride| ConvNorm {
+    let (channels, width) = (architecture.in_channels, architecture.stem_width);
+    let conv = |conv: &str, norm: &str, in_out, kernel, stride| ConvNorm {
         kernel,
         stride,
-        ..conv_norm(architecture, conv.into(), norm.into(), channels)
+        ..conv_norm(architecture, conv.into(), norm.into(), in_out)
     };
     let deep = |first: usize, second: usize| {
         vec![
-            conv("conv1.0", "conv1.1", (IMAGE_CHANNELS, first), 3, 2),
+            conv("conv1.0", "conv1.1", (channels, first), 3, 2),
             conv("conv1.3", "conv1.4", (first, second), 3, 1),
             conv("conv1.6", "bn1", (second, width), 3, 1),
         ]
     };
     match architecture.stem {
-        architecture::Stem::SevenBySeven => vec![conv("conv1", "bn1", (IMAGE_CHANNELS, width), 7, 2)],
-        architecture::Stem::ThreeByThree => vec![conv("conv1", "bn1", (IMAGE_CHANNELS, width), 3, 1)],
+        architecture::Stem::SevenBySeven => vec![conv("conv1", "bn1", (channels, width), 7, 2)],
+        architecture::Stem::ThreeByThree => vec![conv("conv1", "bn1", (channels, width), 3, 1)],
         architecture::Stem::Deep => deep(width / 2, width / 2),
         architecture::Stem::DeepTiered => deep(width / 8 * 3, width / 2),
     }

@@ -31,7 +31,7 @@ pub struct NetworkReference {
     pub source: String,
     /// The architecture's name.
     pub model: String,
-    /// (N, 3, H, W) of the input.
+    /// (N, C, H, W) of the input.
     pub input: [usize; 4],
     /// Parameters, without running statistics.
     pub parameters: usize,
@@ -45,6 +45,8 @@ pub struct NetworkReference {
     pub output_stride: Option<usize>,
     /// The global pool, as timm calls it; the architecture's own if left out.
     pub global_pool: Option<String>,
+    /// Channels of the weights before their first convolution was adapted to the input's, where it was.
+    weights_channels: Option<usize>,
     logits_head: Vec<Vec<f32>>,
     logits_l2: Vec<f64>,
     argmax: Vec<u32>,
@@ -84,10 +86,9 @@ impl NetworkReference {
         let mut computed = HashMap::new();
         let mut compared = Vec::new();
         for reference in NetworkReference::of(architecture) {
-            let (classes, input) = (reference.classes, reference.input);
-            let outputs = match computed.entry((classes, input)) {
+            let outputs = match computed.entry((reference.classes, reference.input)) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(NetworkOutputs::compute(architecture, classes, input, device)?),
+                Entry::Vacant(new) => new.insert(NetworkOutputs::compute(&reference, architecture, device)?),
             };
             let difference = reference.compare(outputs)?;
             compared.push((reference, difference));
@@ -100,9 +101,19 @@ impl NetworkReference {
         let named = *Architecture::named(&self.model)?;
         Some(Architecture {
             output_stride: self.output_stride.unwrap_or(named.output_stride),
-            global_pool: self.global_pool.as_deref().map_or(Some(named.global_pool), global_pool)?,
+            global_pool: self.global_pool.as_deref().map_or(Some(named.global_pool), GlobalPool::named)?,
+            in_channels: self.input[1],
             ..named
         })
+    }
+
+    /// The formula's weights, adapted to the input's channels where they are made for others.
+    fn weights(&self, architecture: &Architecture, device: &Device) -> candle_core::Result<VarMap> {
+        let Some(in_channels) = self.weights_channels else {
+            return formula_weights(architecture, self.classes, device);
+        };
+        let weights = formula_weights(&Architecture { in_channels, ..*architecture }, self.classes, device)?;
+        weights::with_input_channels(&weights, &Blueprint::of(architecture))
     }
 
     /// The programs and versions that computed it.
@@ -136,17 +147,6 @@ pub(super) fn program(source: &str) -> &'static str {
         "timm" => "timm 1.0.31, PyTorch 2.15",
         "torchvision" => "torchvision 0.29.2, PyTorch 2.15",
         _ => "the paper's network, PyTorch 2.15",
-    }
-}
-
-/// The pool that timm calls `name`.
-fn global_pool(name: &str) -> Option<GlobalPool> {
-    match name {
-        "avg" => Some(GlobalPool::Average),
-        "max" => Some(GlobalPool::Max),
-        "avgmax" => Some(GlobalPool::AverageMax),
-        "catavgmax" => Some(GlobalPool::AverageThenMax),
-        _ => None,
     }
 }
 
@@ -194,18 +194,18 @@ struct Form {
 }
 
 impl NetworkOutputs {
-    /// Builds the network on `device` and computes. For the largest networks that takes gigabytes.
+    /// Builds the network of `reference` on `device` and computes what it did. For the largest networks that takes gigabytes.
     ///
     /// # Errors
     /// If the device has no room, or the network does not take images of that size.
     pub fn compute(
+        reference: &NetworkReference,
         architecture: &Architecture,
-        classes: usize,
-        input: [usize; 4],
         device: &Device,
     ) -> Result<NetworkOutputs> {
-        let weights = formula_weights(architecture, classes, device)?;
-        let images = Tensor::from_vec(formula::image_batch("input", &input), &input, device)?;
+        let &NetworkReference { classes, ref input, .. } = reference;
+        let weights = reference.weights(architecture, device)?;
+        let images = Tensor::from_vec(formula::image_batch("input", input), input, device)?;
         Ok(NetworkOutputs {
             trainable: trainable(architecture, classes, &weights, &images)?,
             frozen: frozen(architecture, &weights, &images)?,
@@ -276,7 +276,7 @@ mod tests {
 
     fn outputs(reference: &NetworkReference) -> NetworkOutputs {
         let architecture = reference.architecture().unwrap();
-        NetworkOutputs::compute(&architecture, reference.classes, reference.input, &Device::Cpu).unwrap()
+        NetworkOutputs::compute(reference, &architecture, &Device::Cpu).unwrap()
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A weights file of any known format → tensors by name.
+//! A weights file of any known format → tensors by the file's names.
 //!
 //! Knows nothing of networks: which names and shapes a network wants is checked where it is built. Never runs code
 //! that a file holds, and never writes.
@@ -13,7 +13,6 @@ mod budget;
 mod element;
 mod error;
 mod format;
-pub mod names;
 mod pickle;
 mod safetensors;
 mod torch;
@@ -39,7 +38,8 @@ pub type Tensors = BTreeMap<String, Tensor>;
 /// Reads all tensors of a weights file; its format is told by its content, not by its name.
 ///
 /// safetensors, and what `torch.save` writes: the zip form, and the form of before PyTorch 1.6. A nested `state_dict`
-/// is found; whatever else a checkpoint holds (arguments, optimiser) is ignored. [`names`] takes off prefixes.
+/// is found; whatever else a checkpoint holds (arguments, optimiser) is ignored. [`layout`](crate::layout) says what
+/// the names mean.
 ///
 /// # Errors
 /// [`CheckpointError`] names the file and what is wrong with it.

@@ -47,7 +47,7 @@ pub(super) enum Operation {
     },
     /// Channels weighed by their means, the residual added, ReLU.
     Attend {
-        attention: PackedAttention,
+        attention: Box<PackedAttention>,
         relu: bool,
     },
     /// Group norm, the residual added, ReLU.

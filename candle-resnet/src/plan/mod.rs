@@ -23,7 +23,7 @@ use crate::kernels::{Extent, Kernels};
 pub use choice::Workload;
 use compile::Segment;
 pub use peak::peak_flops;
-pub(crate) use run::Boundary;
+pub(crate) use run::End;
 pub use run::StepTime;
 use run::Workspace;
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use candle_core::Result;
+use candle_core::{Result, bail};
 use rayon::prelude::*;
 
 use super::compile::{GroupNorm, Operation, PackedAttention, Slot, Step};
@@ -12,6 +12,7 @@ use super::layout::Layout;
 use super::{Images, Plan};
 use crate::architecture::GlobalPool;
 use crate::blueprint::NORM_EPSILON;
+use crate::features::Boundary;
 use crate::kernels::{
     Buffer, Change, Extent, LANES, Reduction, Scratch, Team, Unfolding, blocks_of, refold, shift_channels,
 };
@@ -30,11 +31,11 @@ pub(super) struct Workspace {
 
 /// Where a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Boundary {
-    /// After the last stage, pooled.
+pub(crate) enum End {
+    /// Behind the last stage, pooled.
     Features,
-    /// After a segment: 0 is the stem, 1 the first stage.
-    Segment(usize),
+    /// At a boundary.
+    Map(Boundary),
 }
 
 impl Plan {
@@ -42,13 +43,16 @@ impl Plan {
     ///
     /// # Errors
     /// If the network does not take such images.
-    pub(crate) fn output_shape(&self, images: &Images, boundary: Boundary) -> Result<Vec<usize>> {
+    pub(crate) fn output_shape(&self, images: &Images, end: End) -> Result<Vec<usize>> {
         let layout = Layout::new(self, 1, images.channels, images.extent)?;
-        Ok(match boundary {
-            Boundary::Features => vec![self.channels() * self.global_pool.features_per_channel()],
-            Boundary::Segment(index) => {
-                let extent = layout.segments[index].output();
-                vec![self.segments[index].channels, extent.height, extent.width]
+        Ok(match end {
+            End::Features => vec![self.channels() * self.global_pool.features_per_channel()],
+            End::Map(boundary) => {
+                let Some((segment, layout)) = self.segments.iter().zip(&layout.segments).nth(boundary.stages) else {
+                    bail!("the network has {} stages and no `{boundary}`", self.segments.len() - 1);
+                };
+                let extent = layout.output();
+                vec![segment.channels, extent.height, extent.width]
             }
         })
     }
@@ -58,13 +62,13 @@ impl Plan {
         self.segments.last().map_or(0, |segment| segment.channels)
     }
 
-    /// Images → what the network holds at a boundary, row-major.
+    /// Images → what the network holds there, row-major.
     ///
     /// # Errors
     /// If the network does not take such images.
-    pub(crate) fn run(&self, images: &Images, boundary: Boundary) -> Result<Vec<f32>> {
+    pub(crate) fn run(&self, images: &Images, end: End) -> Result<Vec<f32>> {
         let threads = rayon::current_num_threads();
-        let each: usize = self.output_shape(images, boundary)?.iter().product();
+        let each: usize = self.output_shape(images, end)?.iter().product();
         let mut output = vec![0.0; images.count * each];
         if output.is_empty() {
             return Ok(output);
@@ -75,7 +79,7 @@ impl Plan {
         let run = |(index, output): (usize, &mut [f32])| {
             let first = index * of_team;
             let range = first..first + output.len() / each;
-            self.run_team(&team, images, range, boundary, output);
+            self.run_team(&team, images, range, end, output);
         };
         match teams {
             1 => run((0, &mut output)),
@@ -84,12 +88,12 @@ impl Plan {
         Ok(output)
     }
 
-    fn run_team(&self, team: &Team, images: &Images, range: Range<usize>, boundary: Boundary, output: &mut [f32]) {
+    fn run_team(&self, team: &Team, images: &Images, range: Range<usize>, end: End, output: &mut [f32]) {
         let mut workspace = self.take_workspace();
         if workspace.prepare(self, range.len(), images).is_err() {
             return; // Never: `run` has asked for a layout of such images before.
         }
-        self.run_in(&mut workspace, team, images, range, boundary, output);
+        self.run_in(&mut workspace, team, images, range, end, output);
         self.idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(workspace);
     }
 
@@ -104,13 +108,13 @@ impl Plan {
         team: &Team,
         images: &Images,
         range: Range<usize>,
-        boundary: Boundary,
+        end: End,
         output: &mut [f32],
     ) {
         let Some(layout) = workspace.layout.take() else { return };
-        let last = match boundary {
-            Boundary::Features => self.segments.len() - 1,
-            Boundary::Segment(index) => index,
+        let last = match end {
+            End::Features => self.segments.len() - 1,
+            End::Map(boundary) => boundary.stages,
         };
         let each = output.len() / range.len();
         let mut run = Run { plan: self, layout: &layout, workspace, team, images };
@@ -118,9 +122,9 @@ impl Plan {
         for output in output.chunks_mut(layout.segments[last].at_once * each) {
             let count = output.len() / each;
             run.fill(last, at..at + count, 0);
-            match boundary {
-                Boundary::Features => run.pool(last, count, output),
-                Boundary::Segment(index) => run.refold(index, count, output),
+            match end {
+                End::Features => run.pool(last, count, output),
+                End::Map(_) => run.refold(last, count, output),
             }
             at += count;
         }
@@ -134,7 +138,7 @@ impl Plan {
         workspace.times = Some(self.segments.iter().map(|segment| vec![Duration::ZERO; segment.steps.len()]).collect());
         let mut output = vec![0.0; images.count * self.channels() * self.global_pool.features_per_channel()];
         let team = Team { kernels: self.kernels, width: 1 };
-        self.run_in(&mut workspace, &team, images, 0..images.count, Boundary::Features, &mut output);
+        self.run_in(&mut workspace, &team, images, 0..images.count, End::Features, &mut output);
         let (Some(times), Some(layout)) = (workspace.times, workspace.layout) else { return Ok(Vec::new()) };
         let steps = self.segments.iter().zip(&times).zip(&layout.segments);
         let steps = steps.flat_map(|((segment, times), layout)| {

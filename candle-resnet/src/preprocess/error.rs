@@ -136,11 +136,20 @@ pub enum PreprocessingError {
         /// The value.
         found: f32,
     },
+    /// A network whose images are no photos.
+    #[error("a photo has 3 channels, or 1 in grey, and the network takes {found}")]
+    Channels {
+        /// Channels that the network takes.
+        found: usize,
+    },
 }
 
 impl PreprocessingError {
     /// The way out, in one line.
     pub fn hint(&self) -> Option<String> {
+        if let PreprocessingError::Channels { .. } = self {
+            return Some("images of other channels go through the library, as tensors".to_owned());
+        }
         Some("ImageNet's are resize 256, crop 224, mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225]".to_owned())
     }
 }

@@ -4,6 +4,7 @@
 //! The resize is Pillow's, bit for bit; so are the decoded pixels of lossless files. JPEG and lossy WebP come from
 //! other decoders than Pillow's and differ by a few levels, most where chroma is stored at half resolution.
 
+mod channels;
 mod decode;
 mod error;
 mod geometry;
@@ -16,6 +17,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use channels::check_photo_channels;
+pub(crate) use channels::decimal;
 pub use decode::{MAX_DECODED_BYTES, MAX_FILE_BYTES, decode, decode_bytes};
 pub use error::{PhotoError, PreprocessingError, Reason};
 pub use photo::{Note, Photo};

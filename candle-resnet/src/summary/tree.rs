@@ -200,12 +200,7 @@ impl Tree {
         if self.dialect == Dialect::Torchvision && pool == GlobalPool::Average {
             return self.line("(avgpool): AdaptiveAvgPool2d(output_size=(1, 1))");
         }
-        let kind = match pool {
-            GlobalPool::Average => "avg",
-            GlobalPool::Max => "max",
-            GlobalPool::AverageMax => "avgmax",
-            GlobalPool::AverageThenMax => "catavgmax",
-        };
+        let kind = pool.name();
         let flatten = "Flatten(start_dim=1, end_dim=-1)";
         self.module("global_pool", &format!("SelectAdaptivePool2d(pool_type={kind}, flatten={flatten})"));
     }

@@ -33,9 +33,6 @@ impl Reference {
         let mut take = |name: &str, rank: usize| take(&mut tensors, name, rank, path);
         let input = take("input", 4)?.with_context(|| format!("{}: holds no `input`", path.display()))?;
         let input = input.to_dtype(DType::F32)?;
-        if input.dim(1)? != 3 {
-            bail!("{}: `input` has {} channels, expected 3", path.display(), input.dim(1)?);
-        }
         let as_f32 = |tensor: Option<Tensor>| tensor.map(|tensor| tensor.to_dtype(DType::F32)).transpose();
         let (logits, features) = (as_f32(take("logits", 2)?)?, as_f32(take("features", 2)?)?);
         if logits.is_none() && features.is_none() {
@@ -61,6 +58,10 @@ impl Reference {
     }
 
     fn network_differences(&self, model: &Model, tolerance: f64, device: &Device) -> anyhow::Result<Vec<Difference>> {
+        let (found, expected) = (self.input.dim(1)?, model.architecture.in_channels);
+        if found != expected {
+            bail!("{}: `input` has {found} channels, expected {expected}", self.path.display());
+        }
         let input = self.input.to_device(device)?;
         let mut differences = Vec::new();
         let features = match &self.logits {

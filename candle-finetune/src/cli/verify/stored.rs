@@ -13,7 +13,7 @@ use super::verdict;
 
 /// Prints every difference, and tells whether all are small enough.
 pub fn compare(model: &Description, tolerance: f64, device: &Device) -> anyhow::Result<bool> {
-    let networks = NetworkReference::compare_all(model.architecture, device)?;
+    let networks = NetworkReference::compare_all(&model.architecture, device)?;
     if networks.is_empty() {
         bail!(
             "no reference of this variant of `{}` is stored\n\

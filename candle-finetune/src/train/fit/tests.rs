@@ -238,3 +238,17 @@ fn constant_features_train_the_bias_alone() {
     assert_eq!(trained.best().val_top1, Some(4.0 / 6.0));
     assert!(trained.head.weight().to_vec2::<f32>().unwrap().iter().flatten().all(|&w| w == 0.0));
 }
+
+#[test]
+fn dropout_thins_training_and_not_what_is_delivered() {
+    let plain = fitted(&settings());
+    let dropped = fitted(&HeadSettings { drop_rate: 0.1, ..settings() });
+    assert_ne!(bits(&plain.head), bits(&dropped.head));
+    assert_eq!(bits(&dropped.head), bits(&fitted(&HeadSettings { drop_rate: 0.1, ..settings() }).head));
+    assert!(dropped.best().val_top1 > Some(0.8), "{:?}", dropped.best());
+    let val = clouds(60, 1, 16, 3, 2);
+    let metrics = dropped.head.evaluate(&val.plain().unwrap(), val.labels()).unwrap();
+    assert_eq!(Some(metrics.loss), dropped.best().val_loss);
+    // Fewer features make the training itself harder.
+    assert!(dropped.history.last().unwrap().train_loss > plain.history.last().unwrap().train_loss);
+}
