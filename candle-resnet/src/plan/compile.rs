@@ -47,7 +47,7 @@ pub(super) enum Operation {
     },
     /// Channels weighed by their means, the residual added, ReLU.
     Attend {
-        attention: Box<PackedAttention>,
+        attention: PackedAttention,
         relu: bool,
     },
     /// Group norm, the residual added, ReLU.
@@ -64,12 +64,16 @@ pub(super) enum Operation {
 
 #[derive(Debug)]
 pub(super) enum PackedAttention {
-    SqueezeExcite {
-        squeeze: PackedConvolution,
-        excite: PackedConvolution,
-    },
+    SqueezeExcite(Box<SqueezeExcite>),
     /// The kernel along the channels.
-    EfficientChannel(Vec<f32>), // (K)
+    EfficientChannel(Vec<f32>),
+}
+
+/// Two dense layers.
+#[derive(Debug)]
+pub(super) struct SqueezeExcite {
+    pub(super) squeeze: PackedConvolution,
+    pub(super) excite: PackedConvolution,
 }
 
 #[derive(Debug)]
@@ -202,7 +206,7 @@ impl Compiler<'_> {
             }
         }
         if let Some(attention) = &block.attention {
-            let attention = Box::new(self.attention(attention)?);
+            let attention = self.attention(attention)?;
             let operation = Operation::Attend { attention, relu: true };
             let channels = block.out_channels();
             self.push(Step { operation, from, residual: Some(residual), to: output, channels });
@@ -317,10 +321,13 @@ impl Compiler<'_> {
 
     fn attention(&self, attention: &Attention) -> Result<PackedAttention> {
         Ok(match attention {
-            Attention::SqueezeExcite { name, channels, inner } => PackedAttention::SqueezeExcite {
-                squeeze: self.dense(&format!("{name}.fc1"), *channels, *inner)?,
-                excite: self.dense(&format!("{name}.fc2"), *inner, *channels)?,
-            },
+            Attention::SqueezeExcite { name, channels, inner } => {
+                let (squeeze, excite) = (
+                    self.dense(&format!("{name}.fc1"), *channels, *inner)?,
+                    self.dense(&format!("{name}.fc2"), *inner, *channels)?,
+                );
+                PackedAttention::SqueezeExcite(Box::new(SqueezeExcite { squeeze, excite }))
+            }
             Attention::EfficientChannel { name, .. } => {
                 PackedAttention::EfficientChannel(self.source.values(&format!("{name}.conv.weight"))?)
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use candle_core::{Result, bail};
 use rayon::prelude::*;
 
-use super::compile::{GroupNorm, Operation, PackedAttention, Slot, Step};
+use super::compile::{GroupNorm, Operation, PackedAttention, Slot, SqueezeExcite, Step};
 use super::convolution::Maps;
 use super::layout::Layout;
 use super::{Images, Plan};
@@ -356,7 +356,8 @@ fn attend(
     weights.reserve(images * each);
     team.reduce(Reduction::Mean, extent, maps.from, &[], &mut means.as_mut_slice()[..images * each]);
     match attention {
-        PackedAttention::SqueezeExcite { squeeze, excite } => {
+        PackedAttention::SqueezeExcite(layers) => {
+            let SqueezeExcite { squeeze, excite } = &**layers;
             let squeezed = images * blocks_of(squeeze.geometry.out_channels) * LANES;
             inner.reserve(squeezed);
             let to = &mut inner.as_mut_slice()[..squeezed];
