@@ -82,7 +82,8 @@ impl Plan {
             self.run_team(&team, images, range, end, output);
         };
         match teams {
-            1 => run((0, &mut output)),
+            // From within the pool each layer is shared without putting this thread to sleep and waking it again.
+            1 => rayon::scope(|_| run((0, &mut output))),
             _ => output.par_chunks_mut(of_team * each).enumerate().with_max_len(1).for_each(run),
         }
         Ok(output)
