@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::lanes::{LANES, Lanes};
 use super::map::{Extent, Writable, blocks_of};
-use super::product::{Finish, Product, product};
+use super::product::{Finish, Product, is_heavy, product};
 
 /// A convolution's shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,6 +133,8 @@ pub(super) unsafe fn convolve<V: Lanes>(call: &mut Convolve) {
                 output: call.output.at(call.image + first),
                 block_stride: shape.output.pixels() * LANES,
                 blocks: call.column_blocks,
+                heavy: is_heavy(call.weights),
+                accumulate: false,
                 finish: Finish {
                     bias: call.bias.as_ptr().add(block * LANES),
                     residual: call.residual.map_or(std::ptr::null(), |residual| residual.as_ptr().add(first)),

@@ -3,7 +3,7 @@
 use super::channelwise::{self, Affine, Reduce};
 use super::convolution::{self, Convolve};
 use super::pool::{self, PoolPlanes};
-use super::winograd::{self, Multiply, TransformInputs, TransformOutputs};
+use super::winograd::{self, Multiply, MultiplyPlain, TransformInputs, TransformOutputs};
 
 /// What a processor may offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +70,8 @@ pub(crate) struct Kernels {
     pub(crate) transform_inputs: unsafe fn(&TransformInputs),
     /// [`winograd::multiply`].
     pub(crate) multiply: unsafe fn(&Multiply),
+    /// [`winograd::multiply_plain`].
+    pub(crate) multiply_plain: unsafe fn(&mut MultiplyPlain),
     /// [`winograd::transform_outputs`].
     pub(crate) transform_outputs: unsafe fn(&TransformOutputs),
     /// [`pool::pool`].
@@ -90,6 +92,7 @@ macro_rules! instruction_set {
             instruction_set!(@kernel $vector, convolution, convolve, &mut Convolve $(, $features)?);
             instruction_set!(@kernel $vector, winograd, transform_inputs, &TransformInputs $(, $features)?);
             instruction_set!(@kernel $vector, winograd, multiply, &Multiply $(, $features)?);
+            instruction_set!(@kernel $vector, winograd, multiply_plain, &mut MultiplyPlain $(, $features)?);
             instruction_set!(@kernel $vector, winograd, transform_outputs, &TransformOutputs $(, $features)?);
             instruction_set!(@kernel $vector, pool, pool, &PoolPlanes $(, $features)?);
             instruction_set!(@kernel $vector, channelwise, reduce, &Reduce $(, $features)?);
@@ -100,6 +103,7 @@ macro_rules! instruction_set {
                 convolve,
                 transform_inputs,
                 multiply,
+                multiply_plain,
                 transform_outputs,
                 pool,
                 reduce,

@@ -14,7 +14,7 @@ use super::dispatch::Kernels;
 use super::lanes::LANES;
 use super::map::{Extent, Writable, blocks_of};
 use super::pool::{PoolPlanes, Window};
-use super::winograd::{Multiply, Scheme, Tiles, TransformInputs, TransformOutputs};
+use super::winograd::{Multiply, MultiplyPlain, Scheme, Tiles, TransformInputs, TransformOutputs};
 
 /// Bytes of input that a thread goes over again and again, so that they stay in its second-level cache.
 const REUSED_BYTES: usize = 400 << 10;
@@ -63,6 +63,8 @@ pub(crate) struct WinogradShape {
     pub(crate) in_channels: usize,
     pub(crate) out_channels: usize,
     pub(crate) groups: usize,
+    /// Whether weights come as for [`Team::convolve`] and are transformed on the way; without groups, and for 3×3 kernels.
+    pub(crate) plain: bool,
     /// Of input and output.
     pub(crate) extent: Extent,
     /// Zeros before the first row and column.
@@ -154,9 +156,11 @@ impl Team {
 
     /// A convolution of stride 1 by Winograd's method.
     pub(crate) fn winograd(&self, shape: &WinogradShape, layer: Layer, scratch: &mut Scratch) {
-        let weights = shape.scheme.products()
+        assert!(!shape.plain || (shape.groups == 1 && shape.scheme.kernel() == 3));
+        let of_pair = if shape.plain { 9 } else { shape.scheme.products() };
+        let weights = of_pair
             * input_blocks((shape.in_channels, shape.out_channels), shape.groups, 0).len()
-            * shape.in_channels.min(LANES)
+            * if shape.plain { LANES } else { shape.in_channels.min(LANES) }
             * blocks_of(shape.out_channels)
             * LANES;
         layer.check((shape.extent, shape.in_channels), (shape.extent, shape.out_channels), weights);
@@ -279,7 +283,7 @@ impl WinogradCall<'_> {
             for tiles in pieces(part(tiles, share, self.team.width), at_once) {
                 let tiles = self.tiles(tiles);
                 let inputs = tiles.transformed_inputs(blocks);
-                own.reserve(inputs + tiles.transformed_outputs(self.columns * self.layer.column_blocks));
+                own.reserve(inputs + self.products(&tiles, self.columns));
                 let (transformed, products) = own.as_mut_slice().split_at_mut(inputs);
                 self.transform(&tiles, 0..blocks, Writable::new(transformed));
                 self.multiply(&tiles, transformed, 0..self.columns, products);
@@ -297,7 +301,7 @@ impl WinogradCall<'_> {
         let transformed = scratch.shared.as_slice();
         self.team.share_with(&mut scratch.own, |share, products| {
             let columns = part(self.columns, share, self.team.width);
-            products.reserve(tiles.transformed_outputs(columns.len() * self.layer.column_blocks));
+            products.reserve(self.products(&tiles, columns.len()));
             self.multiply(&tiles, transformed, columns.clone(), products.as_mut_slice());
             self.transform_back(&tiles, products.as_slice(), columns);
         });
@@ -311,19 +315,27 @@ impl WinogradCall<'_> {
         unsafe { (self.team.kernels.transform_inputs)(&call) }
     }
 
+    /// Floats for the products of some columns, and for weights that are transformed on the way.
+    fn products(&self, tiles: &Tiles, columns: usize) -> usize {
+        let weights = if self.shape.plain { tiles.transformed_weights(self.layer.column_blocks) } else { 0 };
+        tiles.transformed_outputs(columns * self.layer.column_blocks) + weights
+    }
+
     fn multiply(&self, tiles: &Tiles, transformed: &[f32], range: Range<usize>, products: &mut [f32]) {
-        assert!(products.len() >= tiles.transformed_outputs(range.len() * self.layer.column_blocks));
-        let call = Multiply {
-            tiles,
-            transformed,
-            channels: (self.shape.in_channels, self.shape.out_channels),
-            groups: self.shape.groups,
-            weights: self.layer.weights,
-            column_blocks: self.layer.column_blocks,
-            columns: self.columns,
-            range,
-            products: Writable::new(products),
-        };
+        let column_blocks = self.layer.column_blocks;
+        let (products, scratch) = products.split_at_mut(tiles.transformed_outputs(range.len() * column_blocks));
+        let (weights, products) = (self.layer.weights, Writable::new(products));
+        if self.shape.plain {
+            let blocks = blocks_of(self.shape.in_channels);
+            assert!(scratch.len() >= tiles.transformed_weights(column_blocks));
+            let mut call =
+                MultiplyPlain { tiles, transformed, blocks, weights, column_blocks, range, scratch, products };
+            // SAFETY: lengths were checked; products and scratch are this thread's own.
+            return unsafe { (self.team.kernels.multiply_plain)(&mut call) };
+        }
+        let (channels, groups) = ((self.shape.in_channels, self.shape.out_channels), self.shape.groups);
+        let columns = self.columns;
+        let call = Multiply { tiles, transformed, channels, groups, weights, column_blocks, columns, range, products };
         // SAFETY: lengths were checked; the products are this thread's own.
         unsafe { (self.team.kernels.multiply)(&call) }
     }

@@ -8,6 +8,10 @@ use super::lanes::{LANES, Lanes};
 
 /// Bytes of weights that one pass over the rows keeps in the first-level cache.
 const PASS_BYTES: usize = 32 << 10;
+/// Bytes of weights that a second-level cache cannot be expected to hold.
+const HEAVY_BYTES: usize = 512 << 10;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// One product. Row `r`, segment `s`, value `k` of the input lie at `s * segment_stride + r * 16 + k`.
 #[derive(Clone, Copy)]
@@ -26,6 +30,10 @@ pub(super) struct Product {
     pub(super) block_stride: usize,
     /// Channel blocks, 1 or 2; at most [`Lanes::BLOCKS`].
     pub(super) blocks: usize,
+    /// Whether all weights of the layer are more than the second-level cache holds.
+    pub(super) heavy: bool,
+    /// Whether the sums are added to what the output holds.
+    pub(super) accumulate: bool,
     pub(super) finish: Finish,
 }
 
@@ -39,6 +47,11 @@ pub(super) struct Finish {
     pub(super) relu: bool,
 }
 
+/// Whether a layer's weights come from beyond the second-level cache, whatever was computed before.
+pub(super) fn is_heavy(weights: &[f32]) -> bool {
+    size_of_val(weights) > HEAVY_BYTES
+}
+
 impl Finish {
     pub(super) const NOTHING: Finish = Finish { bias: std::ptr::null(), residual: std::ptr::null(), relu: false };
 }
@@ -48,6 +61,10 @@ impl Finish {
 struct Pass {
     first: usize,
     end: usize,
+    /// Cache lines to bring near with each segment: weights of the next pass, or of whatever is stored behind these.
+    ahead: usize,
+    /// Number of the tile.
+    tile: usize,
 }
 
 /// Computes a product.
@@ -66,9 +83,12 @@ unsafe fn passes<V: Lanes, const B: usize>(product: &Product) {
     let segment_bytes = product.length * B * LANES * size_of::<f32>();
     let count = (product.segments * segment_bytes).div_ceil(PASS_BYTES + PASS_BYTES / 2).max(1);
     let bound = |part: usize| product.segments * part / count;
+    // Each tile of rows brings an equal part.
+    let lines = product.length * B * LANES * size_of::<f32>() / LINE;
+    let ahead = if product.heavy { lines.div_ceil(product.rows.div_ceil(V::ROWS)) } else { 0 };
     for part in 0..count {
         // SAFETY: passed on.
-        unsafe { rows::<V, B>(product, Pass { first: bound(part), end: bound(part + 1) }) };
+        unsafe { rows::<V, B>(product, Pass { first: bound(part), end: bound(part + 1), ahead, tile: 0 }) };
     }
 }
 
@@ -79,6 +99,7 @@ unsafe fn rows<V: Lanes, const B: usize>(product: &Product, pass: Pass) {
     let bound = |tile: usize| product.rows * tile / tiles;
     for index in 0..tiles {
         let (row, end) = (bound(index), bound(index + 1));
+        let pass = Pass { tile: index, ..pass };
         // SAFETY: passed on.
         unsafe {
             match end - row {
@@ -110,7 +131,7 @@ unsafe fn tile<V: Lanes, const R: usize, const B: usize>(product: &Product, pass
     unsafe {
         let output = product.output.add(row * LANES);
         let mut sums = [[V::splat(0.0); B]; R];
-        if pass.first > 0 {
+        if pass.first > 0 || product.accumulate {
             for r in 0..R {
                 for b in 0..B {
                     sums[r][b] = V::load(output.add(b * product.block_stride + r * LANES));
@@ -118,7 +139,14 @@ unsafe fn tile<V: Lanes, const R: usize, const B: usize>(product: &Product, pass
             }
         }
         let mut weights = product.weights.add(pass.first * product.length * B * LANES);
+        let segments = pass.end - pass.first;
+        let behind = segments * product.length * B * LANES + pass.tile * pass.ahead * segments * LANES;
+        let mut ahead = weights.wrapping_add(behind);
         for segment in pass.first..pass.end {
+            for _ in 0..pass.ahead {
+                V::prefetch(ahead);
+                ahead = ahead.wrapping_add(LANES);
+            }
             let mut input = product.input.add(segment * product.segment_stride + row * LANES);
             for _ in 0..product.length {
                 let mut columns = [V::splat(0.0); B];

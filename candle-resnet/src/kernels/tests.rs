@@ -140,7 +140,7 @@ impl Case {
     }
 
     /// What a kernel makes of it; `None` for the one that takes any shape.
-    fn computed(&self, team: &Team, scheme: Option<Scheme>) -> Vec<f32> {
+    fn computed(&self, team: &Team, scheme: Option<Scheme>, plain: bool) -> Vec<f32> {
         let ConvolutionShape { in_channels, out_channels, kernel, groups, input, output, padding, .. } = self.shape;
         let even = blocks_of(out_channels).is_multiple_of(team.kernels.blocks) && groups == 1;
         let column_blocks = if even { team.kernels.blocks } else { 1 };
@@ -148,8 +148,8 @@ impl Case {
         let weights =
             Weights { values: &values, scale: &scale, out_channels, in_channels: in_channels / groups, kernel, groups };
         let packed = match scheme {
-            None => for_convolution(&weights, &self.shape, column_blocks),
-            Some(scheme) => for_winograd(&weights, scheme, column_blocks),
+            Some(scheme) if !plain => for_winograd(&weights, scheme, column_blocks),
+            _ => for_convolution(&weights, &self.shape, column_blocks),
         };
         let (inputs, residuals) = (map_of(&self.inputs(), in_channels, input), self.residuals());
         let residuals = map_of(&residuals, out_channels, output);
@@ -170,7 +170,7 @@ impl Case {
         match scheme {
             None => team.convolve(&self.shape, layer, &mut scratch),
             Some(scheme) => {
-                let shape = WinogradShape { scheme, in_channels, out_channels, groups, extent: input, padding };
+                let shape = WinogradShape { scheme, in_channels, out_channels, groups, plain, extent: input, padding };
                 team.winograd(&shape, layer, &mut scratch);
             }
         }
@@ -178,12 +178,22 @@ impl Case {
         images_of(&outputs, out_channels, output)
     }
 
+    /// Whole blocks of channels, no groups, 3×3.
+    fn takes_plain_weights(&self, scheme: Scheme) -> bool {
+        scheme.kernel() == 3 && self.shape.groups == 1 && self.shape.in_channels >= LANES
+    }
+
     fn check(&self, scheme: Option<Scheme>) {
         let expected = self.expected();
         let terms = self.shape.in_channels / self.shape.groups * self.shape.kernel * self.shape.kernel;
         for team in teams() {
-            let computed = self.computed(&team, scheme);
-            assert_near(&computed, &expected, TOLERANCE * (terms as f64).sqrt(), &format!("{self:?} {scheme:?}"));
+            for plain in [false, true] {
+                if plain && !scheme.is_some_and(|scheme| self.takes_plain_weights(scheme)) {
+                    continue;
+                }
+                let what = format!("{self:?} {scheme:?}, plain: {plain}");
+                assert_near(&self.computed(&team, scheme, plain), &expected, TOLERANCE * (terms as f64).sqrt(), &what);
+            }
         }
     }
 }

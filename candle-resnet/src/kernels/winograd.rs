@@ -4,13 +4,16 @@
 //! over all tiles), and transformed back into m×m outputs. The points are 0, ±1, ±2, ∞ for six of them and 0, ±1, ∞ for four.
 
 mod matrices;
+mod plain;
 
 use std::ops::Range;
+
+pub(super) use plain::multiply_plain;
 
 use super::convolution::input_blocks;
 use super::lanes::{LANES, Lanes};
 use super::map::{Extent, Writable, blocks_of};
-use super::product::{Finish, Product, product};
+use super::product::{Finish, Product, is_heavy, product};
 
 /// Points of a tile's side, at most.
 pub(super) const MAX_POINTS: usize = 6;
@@ -91,6 +94,11 @@ impl Tiles {
         self.scheme.products() * self.input_stride(blocks)
     }
 
+    /// Floats that [`multiply_plain`] needs beside its output, for columns of `column_blocks`.
+    pub(crate) fn transformed_weights(&self, column_blocks: usize) -> usize {
+        self.scheme.products() * plain::point_stride(self.scheme, column_blocks)
+    }
+
     /// Floats that [`multiply`] writes for `blocks` channel blocks of the output.
     pub(crate) fn transformed_outputs(&self, blocks: usize) -> usize {
         blocks * self.scheme.products() * self.output_stride()
@@ -136,6 +144,25 @@ pub(crate) struct Multiply<'a> {
     pub(crate) columns: usize,
     /// Those that this call computes.
     pub(crate) range: Range<usize>,
+    /// (blocks of the range, points, tiles, 16), padded.
+    pub(crate) products: Writable<'a>,
+}
+
+/// As [`Multiply`], with weights that are transformed on the way: more arithmetic, less to read from memory.
+pub(crate) struct MultiplyPlain<'a> {
+    pub(crate) tiles: &'a Tiles,
+    /// What [`transform_inputs`] wrote.
+    pub(crate) transformed: &'a [f32],
+    /// Channel blocks of the input.
+    pub(crate) blocks: usize,
+    /// (columns, input blocks, 3, 3, 16, blocks of a column, 16): as for a convolution without groups.
+    pub(crate) weights: &'a [f32],
+    /// Channel blocks of the output that are computed together, 1 or 2: a column.
+    pub(crate) column_blocks: usize,
+    /// Columns that this call computes.
+    pub(crate) range: Range<usize>,
+    /// Transformed weights of some input blocks; [`Tiles::transformed_weights`] floats.
+    pub(crate) scratch: &'a mut [f32],
     /// (blocks of the range, points, tiles, 16), padded.
     pub(crate) products: Writable<'a>,
 }
@@ -304,6 +331,8 @@ pub(super) unsafe fn multiply<V: Lanes>(call: &Multiply) {
                     output: call.products.at((block * points + point) * output_stride),
                     block_stride: points * output_stride,
                     blocks: call.column_blocks,
+                    heavy: is_heavy(call.weights),
+                    accumulate: false,
                     finish: Finish::NOTHING,
                 });
             }

@@ -24,8 +24,10 @@ impl Default for Workload {
 pub(crate) enum Algorithm {
     /// As one matrix product.
     Direct,
-    /// By Winograd's method.
+    /// By Winograd's method, with weights transformed beforehand.
     Winograd(Scheme),
+    /// By Winograd's method, with weights transformed on the way: a quarter or half of the memory to hold and to read.
+    Plain(Scheme),
 }
 
 impl Algorithm {
@@ -33,6 +35,8 @@ impl Algorithm {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Algorithm::Direct => "direct",
+            Algorithm::Plain(Scheme::TwoByTwo) => "F(2×2, 3×3) plain",
+            Algorithm::Plain(_) => "F(4×4, 3×3) plain",
             Algorithm::Winograd(Scheme::TwoByTwo) => "F(2×2, 3×3)",
             Algorithm::Winograd(Scheme::FourByFour) => "F(4×4, 3×3)",
             Algorithm::Winograd(Scheme::ThreeByThreeOfFour) => "F(3×3, 4×4)",
@@ -53,30 +57,32 @@ pub(crate) struct Candidate {
     pub(crate) extent: Extent,
 }
 
-/// Images for which transformed weights are not worth the time that it takes to make them, where they are many.
+/// Images for which it is not worth the time to transform many weights beforehand.
 const FEW_IMAGES: usize = 6;
-/// Weights (in × out channels) that take longer to transform than a single image saves.
+/// Weights (in × out channels) that take longer to transform beforehand than a single image saves.
 const MANY_WEIGHTS: usize = 128 * 128;
-/// Tiles of a call below which weights are streamed from memory faster in the smaller scheme.
+/// Tiles of a call below which the smaller scheme is faster: its weights are fewer, and they are what takes the time.
 const FEW_TILES: usize = 12;
 
 /// The algorithm for a convolution.
 pub(crate) fn choose(candidate: &Candidate, workload: &Workload, low_memory: bool) -> Algorithm {
     let &Candidate { in_channels, out_channels, kernel, stride, dilation, groups, extent } = candidate;
-    if low_memory || stride != 1 || dilation != 1 {
+    if stride != 1 || dilation != 1 {
         return Algorithm::Direct;
     }
-    let weights = in_channels * out_channels / groups;
-    if workload.images.is_some_and(|images| images < FEW_IMAGES) && weights >= MANY_WEIGHTS {
-        return Algorithm::Direct;
-    }
-    match kernel {
-        4 => Algorithm::Winograd(Scheme::ThreeByThreeOfFour),
-        3 if weights > MANY_WEIGHTS && Scheme::FourByFour.tiles(extent) * workload.batch < FEW_TILES => {
-            Algorithm::Winograd(Scheme::TwoByTwo)
-        }
-        3 => Algorithm::Winograd(Scheme::FourByFour),
-        _ => Algorithm::Direct,
+    let many = in_channels * out_channels / groups >= MANY_WEIGHTS;
+    let few_tiles = many && Scheme::FourByFour.tiles(extent) * workload.batch < FEW_TILES;
+    let few_images = workload.images.is_some_and(|images| images < FEW_IMAGES);
+    let scheme = match kernel {
+        4 => return Algorithm::Winograd(Scheme::ThreeByThreeOfFour),
+        3 if few_tiles => Scheme::TwoByTwo,
+        3 => Scheme::FourByFour,
+        _ => return Algorithm::Direct,
+    };
+    if many && groups == 1 && (low_memory || few_images) {
+        Algorithm::Plain(scheme)
+    } else {
+        Algorithm::Winograd(scheme)
     }
 }
 
@@ -91,6 +97,8 @@ mod tests {
     const DIRECT: Algorithm = Algorithm::Direct;
     const F2: Algorithm = Algorithm::Winograd(Scheme::TwoByTwo);
     const F4: Algorithm = Algorithm::Winograd(Scheme::FourByFour);
+    const PLAIN_F2: Algorithm = Algorithm::Plain(Scheme::TwoByTwo);
+    const PLAIN_F4: Algorithm = Algorithm::Plain(Scheme::FourByFour);
     const STEM: Algorithm = Algorithm::Winograd(Scheme::ThreeByThreeOfFour);
 
     fn square(channels: usize, kernel: usize, side: usize) -> Candidate {
@@ -104,24 +112,25 @@ mod tests {
         let dilated = Candidate { dilation: 2, ..square(512, 3, 28) };
         let grouped = Candidate { groups: 32, ..square(1024, 3, 7) };
         let stem = Candidate { out_channels: 64, ..square(12, 4, 112) };
-        for (candidate, workload, expected) in [
-            (square(64, 1, 56), MANY, DIRECT),
-            (square(64, 3, 56), MANY, F4),
-            (square(64, 3, 56), ONE, F4),
-            (square(64, 3, 56), ONE_EVER, F4),
-            (square(256, 3, 14), MANY, F4),
-            (square(256, 3, 14), ONE_EVER, DIRECT),
-            (square(512, 3, 7), MANY, F4),
-            (square(512, 3, 7), ONE, F2),
-            (square(512, 3, 7), ONE_EVER, DIRECT),
-            (grouped, MANY, F4),
-            (strided, MANY, DIRECT),
-            (dilated, MANY, DIRECT),
-            (stem, ONE, STEM),
-            (square(12, 2, 112), MANY, DIRECT),
+        for (candidate, workload, expected, with_little_memory) in [
+            (square(64, 1, 56), MANY, DIRECT, DIRECT),
+            (square(64, 3, 56), MANY, F4, F4),
+            (square(64, 3, 56), ONE, F4, F4),
+            (square(64, 3, 56), ONE_EVER, F4, F4),
+            (square(256, 3, 14), MANY, F4, PLAIN_F4),
+            (square(256, 3, 14), ONE_EVER, PLAIN_F4, PLAIN_F4),
+            (square(512, 3, 7), MANY, F4, PLAIN_F4),
+            (square(512, 3, 7), ONE, F2, PLAIN_F2),
+            (square(512, 3, 7), ONE_EVER, PLAIN_F2, PLAIN_F2),
+            (grouped, MANY, F4, F4),
+            (grouped, ONE, F2, F2),
+            (strided, MANY, DIRECT, DIRECT),
+            (dilated, MANY, DIRECT, DIRECT),
+            (stem, ONE, STEM, STEM),
+            (square(12, 2, 112), MANY, DIRECT, DIRECT),
         ] {
             assert_eq!(choose(&candidate, &workload, false), expected, "{candidate:?} {workload:?}");
-            assert_eq!(choose(&candidate, &workload, true), DIRECT, "{candidate:?} with little memory");
+            assert_eq!(choose(&candidate, &workload, true), with_little_memory, "{candidate:?} {workload:?}");
         }
     }
 }

@@ -160,7 +160,7 @@ impl FoldedConvolution {
             groups,
         };
         let weights = match algorithm {
-            Algorithm::Direct => for_convolution(&values, &geometry.shape(input), column_blocks),
+            Algorithm::Direct | Algorithm::Plain(_) => for_convolution(&values, &geometry.shape(input), column_blocks),
             Algorithm::Winograd(scheme) => for_winograd(&values, scheme, column_blocks),
         };
         let mut bias: Vec<f32> = bias.iter().map(|&value| value as f32).collect();
@@ -182,13 +182,13 @@ impl PackedConvolution {
             relu: maps.relu,
             output: maps.to,
         };
+        let (scheme, plain) = match self.algorithm {
+            Algorithm::Direct => return team.convolve(&self.geometry.shape(input), layer, scratch),
+            Algorithm::Winograd(scheme) => (scheme, false),
+            Algorithm::Plain(scheme) => (scheme, true),
+        };
         let Geometry { in_channels, out_channels, padding, groups, .. } = self.geometry;
-        match self.algorithm {
-            Algorithm::Direct => team.convolve(&self.geometry.shape(input), layer, scratch),
-            Algorithm::Winograd(scheme) => {
-                let shape = WinogradShape { scheme, in_channels, out_channels, groups, extent: input, padding };
-                team.winograd(&shape, layer, scratch);
-            }
-        }
+        let shape = WinogradShape { scheme, in_channels, out_channels, groups, plain, extent: input, padding };
+        team.winograd(&shape, layer, scratch);
     }
 }

@@ -65,6 +65,9 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
+
+    #[inline(always)]
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
         let (Self(a), Self(b), Self(c)) = (self, factor, addend);
         // SAFETY: the trait's contract.

@@ -1,0 +1,134 @@
+//! Products with weights that are transformed on the way, some input blocks at a time.
+
+use super::super::lanes::{LANES, Lanes};
+use super::super::product::{Finish, Product, product};
+use super::{MultiplyPlain, Scheme};
+
+/// Taps of the kernel's side.
+const TAPS: usize = 3;
+/// Bytes of transformed weights that the second-level cache keeps until every point has read its own.
+const CACHED_BYTES: usize = 300 << 10;
+
+/// Input blocks whose weights are transformed at once.
+fn blocks_at_once(scheme: Scheme, column_blocks: usize) -> usize {
+    let of_block = scheme.products() * LANES * column_blocks * LANES * size_of::<f32>();
+    (CACHED_BYTES / of_block).max(1)
+}
+
+/// Floats from one point to the next in transformed weights; off a power of two.
+pub(super) fn point_stride(scheme: Scheme, column_blocks: usize) -> usize {
+    blocks_at_once(scheme, column_blocks) * LANES * column_blocks * LANES + LANES
+}
+
+/// # Safety
+/// As [`transform_inputs`](super::transform_inputs); the scheme's kernel is 3×3.
+#[inline(always)]
+pub(in super::super) unsafe fn multiply_plain<V: Lanes>(call: &mut MultiplyPlain) {
+    let scheme = call.tiles.scheme;
+    let points = scheme.products();
+    let (input_stride, output_stride) = (call.tiles.input_stride(call.blocks), call.tiles.output_stride());
+    let segment_stride = call.tiles.count() * LANES;
+    let weights_stride = point_stride(scheme, call.column_blocks);
+    let of_block = TAPS * TAPS * LANES * call.column_blocks * LANES;
+    let at_once = blocks_at_once(scheme, call.column_blocks);
+    for column in call.range.clone() {
+        let block = (column - call.range.start) * call.column_blocks;
+        let mut first = 0;
+        while first < call.blocks {
+            let segments = at_once.min(call.blocks - first);
+            // SAFETY: passed on; the scratch holds the transformed weights of `segments` blocks at every point.
+            unsafe {
+                let weights = call.weights.as_ptr().add((column * call.blocks + first) * of_block);
+                let to = call.scratch.as_mut_ptr();
+                match scheme.points() {
+                    4 => transform::<V, 4>(weights, segments, call.column_blocks, to, weights_stride),
+                    _ => transform::<V, 6>(weights, segments, call.column_blocks, to, weights_stride),
+                }
+                for point in 0..points {
+                    let input = point * input_stride + first * segment_stride;
+                    product::<V>(&Product {
+                        input: call.transformed.as_ptr().add(input),
+                        rows: call.tiles.count(),
+                        segments,
+                        segment_stride,
+                        length: LANES,
+                        weights: to.add(point * weights_stride),
+                        output: call.products.at((block * points + point) * output_stride),
+                        block_stride: points * output_stride,
+                        blocks: call.column_blocks,
+                        heavy: false,
+                        accumulate: first > 0,
+                        finish: Finish::NOTHING,
+                    });
+                }
+            }
+            first += segments;
+        }
+    }
+}
+
+/// G g Gᵀ for input blocks of one column: (blocks, 3, 3, 16, column, 16) → (points, blocks, 16, column, 16).
+#[inline(always)]
+unsafe fn transform<V: Lanes, const P: usize>(
+    from: *const f32,
+    blocks: usize,
+    column_blocks: usize,
+    to: *mut f32,
+    stride: usize,
+) {
+    let column = column_blocks * LANES;
+    let tap_stride = LANES * column;
+    for block in 0..blocks {
+        for at in 0..LANES * column_blocks {
+            // SAFETY: sixteen output channels of one input channel, at every tap and every point.
+            unsafe {
+                let from = from.add(block * TAPS * TAPS * tap_stride + at * LANES);
+                let to = to.add(block * tap_stride + at * LANES);
+                let mut half = [[V::splat(0.0); TAPS]; P];
+                for x in 0..TAPS {
+                    let mut taps = [V::splat(0.0); TAPS];
+                    for y in 0..TAPS {
+                        taps[y] = V::load(from.add((y * TAPS + x) * tap_stride));
+                    }
+                    let line = kernel_line::<V, P>(taps);
+                    for i in 0..P {
+                        half[i][x] = line[i];
+                    }
+                }
+                for i in 0..P {
+                    let line = kernel_line::<V, P>(half[i]);
+                    for j in 0..P {
+                        line[j].store(to.add((i * P + j) * stride));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// G times three taps.
+#[inline(always)]
+unsafe fn kernel_line<V: Lanes, const P: usize>(g: [V; TAPS]) -> [V; P] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut t = [V::splat(0.0); P];
+        let sum = g[0].add(g[2]);
+        t[P - 1] = g[2];
+        if P == 4 {
+            let (half, middle) = (V::splat(0.5), g[1].mul(V::splat(0.5)));
+            t[0] = g[0];
+            t[1] = sum.mul_add(half, middle);
+            t[2] = sum.mul(half).sub(middle);
+            return t;
+        }
+        let sixth = V::splat(-1.0 / 6.0);
+        let outer = g[0].mul_add(V::splat(1.0 / 24.0), g[2].mul(V::splat(1.0 / 6.0)));
+        let twelfth = g[1].mul(V::splat(1.0 / 12.0));
+        t[0] = g[0].mul(V::splat(0.25));
+        t[1] = sum.add(g[1]).mul(sixth);
+        t[2] = sum.sub(g[1]).mul(sixth);
+        t[3] = outer.add(twelfth);
+        t[4] = outer.sub(twelfth);
+        t
+    }
+}
