@@ -4,12 +4,12 @@
 //! that no kernel reads or writes beyond a buffer whatever the shapes.
 
 use std::ops::Range;
-
-use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
 use super::buffer::Buffer;
 use super::channelwise::{Affine, Reduce, Reduction};
 use super::convolution::{ConvolutionShape, Convolve, input_blocks};
+use super::crew::{Crew, Dismissal};
 use super::dispatch::Kernels;
 use super::lanes::LANES;
 use super::map::{Extent, Writable, blocks_of};
@@ -23,17 +23,19 @@ const HEAVY_WEIGHTS: usize = 1 << 20;
 
 /// Threads that work on the same images.
 #[derive(Clone, Copy)]
-pub(crate) struct Team {
+pub(crate) struct Team<'a> {
     pub(crate) kernels: Kernels,
-    /// Number of threads.
-    pub(crate) width: usize,
+    /// Parts that a layer is shared in.
+    width: usize,
+    /// Who does them; nobody but the caller where there is none.
+    crew: Option<&'a Crew>,
 }
 
 /// Memory of a team that outlives its layers.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// Each thread's own.
-    own: Vec<Buffer>,
+    /// Each share's own.
+    own: Vec<Mutex<Buffer>>,
     /// What all of them read.
     shared: Buffer,
 }
@@ -84,24 +86,43 @@ fn pieces(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>
     })
 }
 
-impl Team {
-    /// Runs `work` once for each thread.
-    fn share(&self, work: impl Fn(usize) + Send + Sync) {
-        match self.width {
-            1 => work(0),
-            width => (0..width).into_par_iter().with_max_len(1).for_each(work),
+impl Team<'_> {
+    /// One thread.
+    pub(crate) fn alone(kernels: Kernels) -> Team<'static> {
+        Team { kernels, width: 1, crew: None }
+    }
+
+    /// Calls `work` with a team of up to `width` threads of the current pool, the caller among them. The pool's threads may
+    /// all be there until `work` returns: it must not wait for the pool itself.
+    pub(crate) fn gather<T>(kernels: Kernels, width: usize, work: impl FnOnce(&Team) -> T) -> T {
+        if width == 1 {
+            return work(&Team::alone(kernels));
+        }
+        let crew = Crew::new();
+        rayon::in_place_scope(|scope| {
+            let _dismissal = Dismissal(&crew);
+            for _ in 1..width {
+                scope.spawn(|_| crew.help());
+            }
+            work(&Team { kernels, width, crew: Some(&crew) })
+        })
+    }
+
+    /// Runs `work` once for each share.
+    fn share(&self, work: impl Fn(usize) + Sync) {
+        match self.crew {
+            None => (0..self.width).for_each(work),
+            Some(crew) => crew.run(self.width, &work),
         }
     }
 
-    /// Runs `work` once for each thread, with memory of its own.
-    fn share_with(&self, scratch: &mut Vec<Buffer>, work: impl Fn(usize, &mut Buffer) + Send + Sync) {
+    /// Runs `work` once for each share, with memory of its own.
+    fn share_with(&self, scratch: &mut Vec<Mutex<Buffer>>, work: impl Fn(usize, &mut Buffer) + Sync) {
         if scratch.len() < self.width {
-            scratch.resize_with(self.width, Buffer::default);
+            scratch.resize_with(self.width, Mutex::default);
         }
-        match &mut scratch[..self.width] {
-            [only] => work(0, only),
-            all => all.par_iter_mut().enumerate().with_max_len(1).for_each(|(share, own)| work(share, own)),
-        }
+        // Nobody else has the share: the lock is free.
+        self.share(|share| work(share, &mut scratch[share].lock().unwrap_or_else(PoisonError::into_inner)));
     }
 
     /// Any convolution, as one matrix product.
@@ -263,7 +284,7 @@ struct InputOf<'a> {
 }
 
 struct WinogradCall<'a> {
-    team: &'a Team,
+    team: &'a Team<'a>,
     shape: &'a WinogradShape,
     layer: InputOf<'a>,
     columns: usize,
@@ -277,7 +298,7 @@ impl WinogradCall<'_> {
     }
 
     /// Each thread takes tiles of its own, from the input to the output.
-    fn by_tiles(&self, tiles: usize, at_once: usize, scratch: &mut Vec<Buffer>) {
+    fn by_tiles(&self, tiles: usize, at_once: usize, scratch: &mut Vec<Mutex<Buffer>>) {
         let blocks = blocks_of(self.shape.in_channels);
         self.team.share_with(scratch, |share, own| {
             for tiles in pieces(part(tiles, share, self.team.width), at_once) {

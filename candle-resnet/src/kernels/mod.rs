@@ -10,6 +10,7 @@
 mod buffer;
 mod channelwise;
 mod convolution;
+mod crew;
 mod dispatch;
 #[cfg(test)]
 mod guarded;

@@ -13,9 +13,9 @@ fn instruction_sets() -> impl Iterator<Item = InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.is_available())
 }
 
-fn teams() -> impl Iterator<Item = Team> {
-    let with_width = |width| instruction_sets().map(move |set| Team { kernels: Kernels::of(set), width });
-    [1, 3].into_iter().flat_map(with_width)
+/// One thread and three, on every instruction set.
+fn crews() -> impl Iterator<Item = (Kernels, usize)> {
+    instruction_sets().flat_map(|set| [1, 3].map(|width| (Kernels::of(set), width)))
 }
 
 /// Values in -1..1 that look random.
@@ -140,10 +140,10 @@ impl Case {
     }
 
     /// What a kernel makes of it; `None` for the one that takes any shape.
-    fn computed(&self, team: &Team, scheme: Option<Scheme>, plain: bool) -> Vec<f32> {
+    fn computed(&self, (kernels, width): (Kernels, usize), scheme: Option<Scheme>, plain: bool) -> Vec<f32> {
         let ConvolutionShape { in_channels, out_channels, kernel, groups, input, output, padding, .. } = self.shape;
-        let even = blocks_of(out_channels).is_multiple_of(team.kernels.blocks) && groups == 1;
-        let column_blocks = if even { team.kernels.blocks } else { 1 };
+        let even = blocks_of(out_channels).is_multiple_of(kernels.blocks) && groups == 1;
+        let column_blocks = if even { kernels.blocks } else { 1 };
         let (values, scale) = (self.weights(), self.scale());
         let weights =
             Weights { values: &values, scale: &scale, out_channels, in_channels: in_channels / groups, kernel, groups };
@@ -167,13 +167,13 @@ impl Case {
             output: &mut outputs,
         };
         let mut scratch = Scratch::default();
-        match scheme {
+        Team::gather(kernels, width, |team| match scheme {
             None => team.convolve(&self.shape, layer, &mut scratch),
             Some(scheme) => {
                 let shape = WinogradShape { scheme, in_channels, out_channels, groups, plain, extent: input, padding };
                 team.winograd(&shape, layer, &mut scratch);
             }
-        }
+        });
         assert_filled_up_with_zeros(&outputs, out_channels, output);
         images_of(&outputs, out_channels, output)
     }
@@ -186,13 +186,18 @@ impl Case {
     fn check(&self, scheme: Option<Scheme>) {
         let expected = self.expected();
         let terms = self.shape.in_channels / self.shape.groups * self.shape.kernel * self.shape.kernel;
-        for team in teams() {
+        for (kernels, width) in crews() {
             for plain in [false, true] {
                 if plain && !scheme.is_some_and(|scheme| self.takes_plain_weights(scheme)) {
                     continue;
                 }
                 let what = format!("{self:?} {scheme:?}, plain: {plain}");
-                assert_near(&self.computed(&team, scheme, plain), &expected, TOLERANCE * (terms as f64).sqrt(), &what);
+                assert_near(
+                    &self.computed((kernels, width), scheme, plain),
+                    &expected,
+                    TOLERANCE * (terms as f64).sqrt(),
+                    &what,
+                );
             }
         }
     }
@@ -343,9 +348,9 @@ fn pools_match_the_definition_at_every_edge() {
                     pixels(output).map(move |(y, x)| pooled(plane, input, window, (y * stride, x * stride)))
                 })
                 .collect();
-            for team in teams() {
+            for (kernels, width) in crews() {
                 let mut to = Guarded::zeros(2 * output.floats(blocks_of(channels)));
-                team.pool(window, stride, (input, output), &map, &mut to);
+                Team::gather(kernels, width, |team| team.pool(window, stride, (input, output), &map, &mut to));
                 let computed = images_of(&to, channels, output);
                 assert_near(&computed, &expected, 1e-6, &format!("{window:?} / {stride} of {height}×{width}"));
             }
@@ -365,10 +370,10 @@ fn reductions_and_affine_maps_match_the_definition() {
     let spread =
         |plane: &[f32]| plane.iter().map(|&value| (f64::from(value) - 0.25).powi(2)).sum::<f64>() / plane.len() as f64;
     let centres = Guarded::of(&[0.25; 2 * 2 * LANES]);
-    for team in teams() {
+    for (kernels, width) in crews() {
         let reduced = |reduction| {
             let mut to = Guarded::zeros(2 * 2 * LANES);
-            team.reduce(reduction, extent, &map, &centres, &mut to);
+            Team::gather(kernels, width, |team| team.reduce(reduction, extent, &map, &centres, &mut to));
             images_of(&to, channels, pixel)
         };
         let of_planes = |number: &dyn Fn(&[f32]) -> f64| planes.iter().map(|plane| number(plane)).collect::<Vec<f64>>();
@@ -385,7 +390,7 @@ fn reductions_and_affine_maps_match_the_definition() {
             residual: Some(&map),
             relu: true,
         };
-        team.affine(extent, &change, &mut to);
+        Team::gather(kernels, width, |team| team.affine(extent, &change, &mut to));
         let expected = images.iter().enumerate().map(|(index, &value)| {
             let plane = index / extent.pixels();
             f64::from(value * scale[plane] + shift[plane] + value).max(0.0)
@@ -397,7 +402,7 @@ fn reductions_and_affine_maps_match_the_definition() {
 #[test]
 fn not_a_number_passes_through_a_relu() {
     let case = Case { relu: true, ..Case::new((16, 16), 1, (1, 1)) };
-    for team in teams() {
+    for (kernels, width) in crews() {
         let weights = Buffer::of(&[f32::NAN; 256]);
         let (input, bias, mut output) = (Buffer::of(&[1.0; 16]), Buffer::zeros(16), Buffer::zeros(16));
         let layer = Layer {
@@ -410,7 +415,7 @@ fn not_a_number_passes_through_a_relu() {
             relu: true,
             output: output.as_mut_slice(),
         };
-        team.convolve(&case.shape, layer, &mut Scratch::default());
+        Team::gather(kernels, width, |team| team.convolve(&case.shape, layer, &mut Scratch::default()));
         assert!(output.as_slice().iter().all(|value| value.is_nan()));
     }
 }
@@ -431,7 +436,7 @@ fn a_buffer_that_is_too_short_is_refused() {
         relu: false,
         output: &mut output,
     };
-    let team = Team { kernels: Kernels::of(InstructionSet::best()), width: 1 };
+    let team = Team::alone(Kernels::of(InstructionSet::best()));
     team.convolve(&case.shape, layer, &mut Scratch::default());
 }
 

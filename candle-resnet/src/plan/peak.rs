@@ -19,7 +19,7 @@ pub fn peak_flops(set: InstructionSet) -> f64 {
         output: extent,
         groups: 1,
     };
-    let team = Team { kernels: Kernels::of(set), width: 1 };
+    let team = Team::alone(Kernels::of(set));
     let (input, weights) = (Buffer::zeros(extent.floats(blocks_of(128))), Buffer::zeros(128 * 32));
     let (bias, mut output) = (Buffer::zeros(32), Buffer::zeros(extent.floats(blocks_of(32))));
     let mut scratch = Scratch::default();

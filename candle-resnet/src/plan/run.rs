@@ -74,16 +74,15 @@ impl Plan {
             return Ok(output);
         }
         let teams = teams(images.count, threads);
-        let team = Team { kernels: self.kernels, width: threads / teams };
+        let width = threads / teams;
         let of_team = images.count.div_ceil(teams);
         let run = |(index, output): (usize, &mut [f32])| {
             let first = index * of_team;
             let range = first..first + output.len() / each;
-            self.run_team(&team, images, range, end, output);
+            Team::gather(self.kernels, width, |team| self.run_team(team, images, range, end, output));
         };
         match teams {
-            // From within the pool each layer is shared without putting this thread to sleep and waking it again.
-            1 => rayon::scope(|_| run((0, &mut output))),
+            1 => run((0, &mut output)),
             _ => output.par_chunks_mut(of_team * each).enumerate().with_max_len(1).for_each(run),
         }
         Ok(output)
@@ -138,7 +137,7 @@ impl Plan {
         workspace.prepare(self, images.count, images)?;
         workspace.times = Some(self.segments.iter().map(|segment| vec![Duration::ZERO; segment.steps.len()]).collect());
         let mut output = vec![0.0; images.count * self.channels() * self.global_pool.features_per_channel()];
-        let team = Team { kernels: self.kernels, width: 1 };
+        let team = Team::alone(self.kernels);
         self.run_in(&mut workspace, &team, images, 0..images.count, End::Features, &mut output);
         let (Some(times), Some(layout)) = (workspace.times, workspace.layout) else { return Ok(Vec::new()) };
         let steps = self.segments.iter().zip(&times).zip(&layout.segments);
@@ -221,7 +220,7 @@ struct Run<'a> {
     plan: &'a Plan,
     layout: &'a Layout,
     workspace: &'a mut Workspace,
-    team: &'a Team,
+    team: &'a Team<'a>,
     images: &'a Images<'a>,
 }
 
