@@ -258,14 +258,6 @@ pub struct ReadingArguments {
     pub plan: PlanArguments,
 }
 
-impl ReadingArguments {
-    /// How to compile for `images` photos in all, `batch` at a time.
-    pub fn plan_options(&self, model: &Model, images: usize, batch: usize) -> PlanOptions {
-        let side = model.preprocessing.crop;
-        self.plan.options(Workload { image: (side, side), batch: batch.min(images), images: Some(images) })
-    }
-}
-
 /// How the CPU computes.
 #[derive(Args)]
 #[command(next_help_heading = "CPU")]
@@ -295,6 +287,12 @@ impl PlanArguments {
     /// How to compile for a workload.
     pub fn options(&self, workload: Workload) -> PlanOptions {
         PlanOptions { instruction_set: self.instruction_set(), low_memory: self.low_memory, workload }
+    }
+
+    /// How to compile for `images` photos in all, at most `batch` at once.
+    pub fn options_for(&self, model: &Model, images: usize, batch: usize) -> PlanOptions {
+        let side = model.preprocessing.crop;
+        self.options(Workload { image: (side, side), batch: batch.min(images), images: Some(images) })
     }
 }
 

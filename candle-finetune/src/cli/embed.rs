@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use candle_core::{Device, Tensor};
 use candle_finetune::dataset::{self, Sample};
-use candle_finetune::extract::{Extracted, Unreadable, Views, extract};
+use candle_finetune::extract::{Extracted, Unreadable, Views, batch_size, extract};
 use candle_finetune::finetuning::Findings;
 use candle_resnet::features::{Boundary, MapPool, StageExtractor};
 use candle_resnet::{FeatureExtractor, Model};
@@ -77,8 +77,9 @@ struct Source {
 }
 
 impl Arguments {
-    fn source(&self, model: &Model, device: &Device) -> anyhow::Result<Source> {
-        let trunk = model.trunk(device)?;
+    fn source(&self, model: &Model, photos: usize, device: &Device) -> anyhow::Result<Source> {
+        let batch = batch_size(model.preprocessing.crop, device);
+        let trunk = model.trunk_with(device, &self.reading.plan.options_for(model, photos, batch))?;
         if self.stage.is_none() && self.pool.is_none() {
             let shape = vec![trunk.feature_width()];
             return Ok(Source { extractor: Box::new(trunk), shape });
@@ -108,7 +109,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let model = arguments.model.load(arguments.fresh.no_pretrained.then_some(0))?;
     let model = arguments.reading.preprocessing.adapt(model)?;
     let interrupt = Interrupt::listen()?;
-    let Source { extractor, shape } = arguments.source(&model, &device)?;
+    let Source { extractor, shape } = arguments.source(&model, samples.len(), &device)?;
 
     let unreadable = Unreadable::strictly(arguments.reading.strict);
     let pass = ImagePass::new(samples.len(), interrupt);

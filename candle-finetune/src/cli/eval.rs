@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use candle_finetune::dataset::{Dataset, Sample, SplitName};
 use candle_finetune::evaluate::{ClassMap, evaluate};
-use candle_finetune::extract::Unreadable;
+use candle_finetune::extract::{Unreadable, batch_size};
 use candle_finetune::finetuning::Findings;
 use candle_finetune::train::Metrics;
 use clap::{Args, ValueEnum};
@@ -55,7 +55,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if map.by_order {
         say!("note: the model does not name its classes; folders are taken in alphabetical order");
     }
-    let classifier = model.classifier(&device)?;
+    let batch = batch_size(model.preprocessing.crop, &device);
+    let options = arguments.reading.plan.options_for(&model, samples.len(), batch);
+    let classifier = model.classifier_with(&device, &options)?;
 
     let unreadable = Unreadable::strictly(arguments.reading.strict);
     let pass = ImagePass::new(samples.len(), interrupt);

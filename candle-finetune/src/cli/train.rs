@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use candle_finetune::bundle::{Draft, RunRecord};
 use candle_finetune::dataset::{Dataset, SplitName};
+use candle_finetune::extract::batch_size;
 use candle_finetune::finetuning::{Findings, FineTuned, Observer, Phase, Settings, Validation, fine_tune};
 use candle_finetune::images::Splits;
 use candle_finetune::train::schedule::Shape;
@@ -15,7 +16,7 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
 use super::Outcome;
-use super::common::{DeviceArgument, FreshArgument, ModelArguments, PreprocessingArguments, scan};
+use super::common::{DeviceArgument, FreshArgument, ModelArguments, PlanArguments, PreprocessingArguments, scan};
 use super::interrupt::Interrupt;
 use super::progress::image_bar;
 
@@ -43,6 +44,9 @@ pub struct Arguments {
 
     #[command(flatten)]
     preprocessing: PreprocessingArguments,
+
+    #[command(flatten)]
+    plan: PlanArguments,
 
     #[command(flatten)]
     training: TrainingArguments,
@@ -213,7 +217,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let mut display = Display::new(Interrupt::listen()?);
     print_plan(&model, &dataset, &settings);
-    let trunk = model.trunk(&device)?;
+    let (images, batch) = (dataset.splits.values().map(Vec::len).sum(), batch_size(model.preprocessing.crop, &device));
+    let trunk = model.trunk_with(&device, &arguments.plan.options_for(&model, images, batch))?;
     let tuned = fine_tune(&trunk, &model.preprocessing, &Splits::of(&dataset), &settings, &mut display)?;
     let bundle = draft.write(&model, &tuned, &settings, &arguments.record())?.publish()?;
     print_result(&tuned, &bundle)?;
