@@ -50,6 +50,51 @@ def png(color_type, rows, width=WIDTH, height=HEIGHT):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data, 9)) + chunk(b"IEND", b"")
 
 
+def texture(width, height):
+    """Detail down to the pixel, saturated colours and both extremes: whatever a JPEG decoder rounds otherwise, shows."""
+    y, x, c = np.meshgrid(*(np.arange(n, dtype=np.uint32) for n in (height, width, 3)), indexing="ij")
+    noise = (x * np.uint32(0x9E3779B1) ^ y * np.uint32(0x85EBCA77) ^ c * np.uint32(0xC2B2AE3D)) * np.uint32(0x2C1B3C6D)
+    waves = 128 + 150 * np.sin(x / 5 + c) * np.cos(y / 3 - c)
+    return Image.fromarray(np.where(x < width // 2, noise >> np.uint32(24), waves.clip(0, 255)).astype(np.uint8))
+
+
+def jpeg(image, **options):
+    return saved(image, "JPEG", **{"quality": 90, "subsampling": 0, **options})
+
+
+def segments(data):
+    """Marker, begin and end of each segment before the coded data."""
+    at = 2
+    while data[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2:at + 4], "big")
+        yield data[at + 1], at, end
+        at = end
+
+
+def relabelled(data, factors, width, height):
+    """The same coded data, declared with other sampling factors and another size of as many MCUs. Pillow writes few of them."""
+    at = next(begin for marker, begin, _ in segments(data) if marker in (0xC0, 0xC2))
+    return data[:at + 5] + struct.pack(">HH", height, width) + data[at + 9:at + 11] + bytes([factors]) + data[at + 12:]
+
+
+def without_code_tables(data):
+    """What a frame of motion JPEG looks like: the standard's tables are meant."""
+    for _, begin, end in [segment for segment in segments(data) if segment[0] == 0xC4][::-1]:
+        data = data[:begin] + data[end:]
+    return data
+
+
+def one_scan_each(image):
+    """A sequential image whose components come one after the other: three grey images, joined below one header."""
+    parts = [jpeg(channel) for channel in image.split()]
+    frame = next(begin for marker, begin, _ in segments(parts[0]) if marker == 0xC0)
+    header = parts[0][:frame] + b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, image.height, image.width, 3)
+    header += b"".join(bytes([component, 0x11, 0]) for component in (1, 2, 3))
+    header += b"".join(parts[0][begin:end] for marker, begin, end in segments(parts[0]) if marker == 0xC4)
+    scans = [part[part.index(b"\xff\xda"):-2] for part in parts]
+    return header + b"".join(scan[:5] + bytes([n]) + scan[6:] for n, scan in enumerate(scans, 1)) + b"\xff\xd9"
+
+
 def oriented(value):
     exif = Image.Exif()
     exif[ORIENTATION] = value
@@ -109,6 +154,20 @@ files = {
     "grey.jpg": saved(grey, "JPEG", quality=92),
     "cmyk.jpg": saved(cmyk, "JPEG", quality=92),
     "ycck.jpg": as_ycck(saved(cmyk, "JPEG", quality=92)),
+    "texture_full.jpg": jpeg(texture(33, 27)),
+    "texture_across.jpg": jpeg(texture(35, 27), subsampling=1),
+    "texture_both.jpg": jpeg(texture(35, 27), subsampling=2),
+    "texture_down.jpg": relabelled(jpeg(texture(33, 23), subsampling=1), 0x12, 23, 41),
+    "texture_quarter.jpg": relabelled(jpeg(texture(49, 31), subsampling=2), 0x41, 59, 29),
+    "texture_full_progressive.jpg": jpeg(texture(33, 27), progressive=True, quality=97),
+    "texture_both_progressive.jpg": jpeg(texture(37, 29), progressive=True, subsampling=2, restart_marker_blocks=2),
+    "texture_grey_progressive.jpg": jpeg(texture(33, 27).convert("L"), progressive=True),
+    "texture_coarse.jpg": jpeg(texture(34, 26), quality=3, subsampling=2),
+    "texture_finest.jpg": jpeg(texture(24, 24), quality=100),
+    "narrow.jpg": jpeg(texture(4, 9), subsampling=2),
+    "less_narrow.jpg": jpeg(texture(5, 9), subsampling=2),
+    "scan_by_scan.jpg": one_scan_each(texture(21, 19)),
+    "no_code_tables.jpg": without_code_tables(jpeg(texture(21, 19), subsampling=2)),
     **{f"exif_{value}.jpg": saved(rgb, "JPEG", quality=92, subsampling=0, exif=oriented(value)) for value in range(1, 9)},
 }
 

@@ -74,36 +74,30 @@ struct Real {
 }
 
 /// `PREPROCESS_GOLDEN` names the folder that holds `preprocess.jsonl` and the photos. Where it also holds a folder
-/// `png`, with the photos as Pillow decodes and rotates them, those must agree to the last bit.
-///
-/// From JPEG, grey photos and those with chroma at full resolution come within 2 levels and 0.02 on the mean of a
-/// channel. Where chroma is halved, zune-jpeg interpolates it with `(3 × near + far + 2) >> 2`, which rounds up more
-/// often than libjpeg's alternating constant: up to 8 levels at sharp edges, and up to 0.45 on a mean.
+/// `png`, with the photos as Pillow decodes and rotates them, those are compared too: they tell the resize from the
+/// decoder. The issue allows 5 levels and 0.1 on a channel's mean; nothing keeps the two from being equal.
 #[test]
 #[ignore = "needs real photos: PREPROCESS_GOLDEN=folder cargo test --release -p candle-resnet -- --ignored photos"]
-fn real_photos_are_torchvisions() {
+fn real_photos_are_torchvisions_to_the_last_bit() {
     let folder = PathBuf::from(std::env::var_os("PREPROCESS_GOLDEN").expect("PREPROCESS_GOLDEN names the folder"));
     let golden = std::fs::read_to_string(folder.join("preprocess.jsonl")).unwrap();
     let cases: Vec<Real> = golden.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let (mut levels, mut means) = (Vec::new(), Vec::new());
+    let mut compared = 0;
     for case in &cases {
-        let (level, mean) = distance(case, &folder.join(&case.image));
-        levels.push(level);
-        means.push(mean);
+        let photo = folder.join(&case.image);
         let lossless = folder.join("png").join(&case.image).with_extension("png");
-        if lossless.exists() {
-            let (level, mean) = distance(case, &lossless);
-            assert!(level == 0 && mean < 1e-4, "{lossless:?}: {level} levels, mean {mean}");
+        for path in [Some(photo), lossless.exists().then_some(lossless)].into_iter().flatten() {
+            let (level, mean) = distance(case, &path);
+            assert!(level == 0 && mean <= ROUNDED_MEAN, "{path:?}: {level} levels, mean {mean}");
+            compared += 1;
         }
     }
-    levels.sort();
-    means.sort_by(f64::total_cmp);
-    let median = cases.len() / 2;
-    println!("levels: {} median, {:?} at most", levels[median], levels.last());
-    println!("means: {:.4} median, {:.4?} at most", means[median], means.last());
-    assert!(levels[median] <= 2 && means[median] <= 0.02);
-    assert!(levels.last() <= Some(&8) && means.last() <= Some(&0.45));
+    assert!(compared > 0);
+    println!("{} cases, {compared} comparisons, all equal", cases.len());
 }
+
+/// Means are stored with four decimals.
+const ROUNDED_MEAN: f64 = 0.000_051;
 
 /// The largest difference at the grid, in levels, and of the channels' means.
 fn distance(case: &Real, path: &Path) -> (u8, f64) {

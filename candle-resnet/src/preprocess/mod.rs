@@ -1,8 +1,8 @@
 //! Image file → normalised tensor, as torchvision's evaluation transform does it.
 //!
 //! Knows nothing of networks and model cards: sizes, filter and statistics come in as a [`Preprocessing`].
-//! The resize is Pillow's, bit for bit; so are the decoded pixels of lossless files. JPEG and lossy WebP come from
-//! other decoders than Pillow's and differ by a few levels, most where chroma is stored at half resolution.
+//! The resize is Pillow's, bit for bit, and so are the decoded pixels of JPEG and of lossless formats. Lossy WebP comes
+//! from another decoder and differs by a few levels.
 
 mod channels;
 mod decode;
@@ -12,6 +12,7 @@ mod jpeg;
 mod photo;
 mod resample;
 mod sniff;
+mod vector;
 
 use std::path::Path;
 
