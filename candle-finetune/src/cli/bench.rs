@@ -62,7 +62,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let model = arguments.model.load(arguments.fresh.no_pretrained.then_some(0))?;
     let side = arguments.size.map_or(model.preprocessing.crop, |size| size as usize);
     let batch = arguments.batch as usize;
-    let workload = Workload { image: (side, side), batch, images: None };
+    let workload = Workload { image: (side, side), batch, ..Workload::default() };
     let options = arguments.plan.options(workload);
     let images = Tensor::randn(0f32, 1.0, (batch, model.architecture.in_channels, side, side), &device)?;
     let times = if arguments.trainable {

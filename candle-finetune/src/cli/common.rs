@@ -292,7 +292,8 @@ impl PlanArguments {
     /// How to compile for `images` photos in all, at most `batch` at once.
     pub fn options_for(&self, model: &Model, images: usize, batch: usize) -> PlanOptions {
         let side = model.preprocessing.crop;
-        self.options(Workload { image: (side, side), batch: batch.min(images), images: Some(images) })
+        let batch = batch.min(images);
+        self.options(Workload { image: (side, side), batch, images: Some(images), ..Workload::default() })
     }
 }
 

@@ -9,13 +9,15 @@ pub struct Workload {
     pub image: (usize, usize),
     /// Images of a call.
     pub batch: usize,
+    /// Threads that share a call.
+    pub threads: usize,
     /// Images in all, where that is known: packing weights for a single photo takes longer than the photo.
     pub images: Option<usize>,
 }
 
 impl Default for Workload {
     fn default() -> Workload {
-        Workload { image: (224, 224), batch: 32, images: None }
+        Workload { image: (224, 224), batch: 32, threads: rayon::current_num_threads(), images: None }
     }
 }
 
@@ -61,7 +63,8 @@ pub(crate) struct Candidate {
 const FEW_IMAGES: usize = 6;
 /// Weights (in × out channels) that take longer to transform beforehand than a single image saves.
 const MANY_WEIGHTS: usize = 128 * 128;
-/// Tiles of a call below which the smaller scheme is faster: its weights are fewer, and they are what takes the time.
+/// Tiles for each thread below which the smaller scheme is faster: its weights are fewer, and to read them takes the time. All
+/// threads read from one memory, but each computes on its own.
 const FEW_TILES: usize = 12;
 
 /// The algorithm for a convolution.
@@ -71,7 +74,7 @@ pub(crate) fn choose(candidate: &Candidate, workload: &Workload, low_memory: boo
         return Algorithm::Direct;
     }
     let many = in_channels * out_channels / groups >= MANY_WEIGHTS;
-    let few_tiles = many && Scheme::FourByFour.tiles(extent) * workload.batch < FEW_TILES;
+    let few_tiles = many && Scheme::FourByFour.tiles(extent) * workload.batch < FEW_TILES * workload.threads;
     let few_images = workload.images.is_some_and(|images| images < FEW_IMAGES);
     let scheme = match kernel {
         4 => return Algorithm::Winograd(Scheme::ThreeByThreeOfFour),
@@ -90,9 +93,10 @@ pub(crate) fn choose(candidate: &Candidate, workload: &Workload, low_memory: boo
 mod tests {
     use super::*;
 
-    const MANY: Workload = Workload { image: (224, 224), batch: 32, images: None };
-    const ONE: Workload = Workload { image: (224, 224), batch: 1, images: None };
-    const ONE_EVER: Workload = Workload { image: (224, 224), batch: 1, images: Some(1) };
+    const MANY: Workload = Workload { image: (224, 224), batch: 32, threads: 2, images: None };
+    const ONE: Workload = Workload { image: (224, 224), batch: 1, threads: 1, images: None };
+    const ONE_SHARED: Workload = Workload { threads: 2, ..ONE };
+    const ONE_EVER: Workload = Workload { images: Some(1), ..ONE };
 
     const DIRECT: Algorithm = Algorithm::Direct;
     const F2: Algorithm = Algorithm::Winograd(Scheme::TwoByTwo);
@@ -118,6 +122,8 @@ mod tests {
             (square(64, 3, 56), ONE, F4, F4),
             (square(64, 3, 56), ONE_EVER, F4, F4),
             (square(256, 3, 14), MANY, F4, PLAIN_F4),
+            (square(256, 3, 14), ONE, F4, PLAIN_F4),
+            (square(256, 3, 14), ONE_SHARED, F2, PLAIN_F2),
             (square(256, 3, 14), ONE_EVER, PLAIN_F4, PLAIN_F4),
             (square(512, 3, 7), MANY, F4, PLAIN_F4),
             (square(512, 3, 7), ONE, F2, PLAIN_F2),

@@ -30,7 +30,7 @@ fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
 }
 
 fn small() -> PlanOptions {
-    PlanOptions { workload: Workload { image: (64, 64), batch: 8, images: None }, ..PlanOptions::default() }
+    PlanOptions { workload: Workload { image: (64, 64), batch: 8, threads: 2, images: None }, ..PlanOptions::default() }
 }
 
 #[test]
