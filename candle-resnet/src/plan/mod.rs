@@ -1,9 +1,9 @@
 //! A frozen network as a list of steps over buffers: what the CPU runs.
 //!
 //! Compiled once from a blueprint and weights: batch norms folded in f64, bias, ReLU and residual within the convolutions,
-//! weights packed for the kernel that [`choice`] picks. A run goes depth first: few images pass through the first
+//! weights packed for the algorithm that suits each shape. A run goes depth first: few images pass through the first
 //! stages at a time, more through the last, so that maps stay in the caches and heavy weights serve many images. Knows
-//! nothing of tensors; the arithmetic lies in [`kernels`](crate::kernels).
+//! nothing of tensors; the arithmetic lies in the kernels.
 
 mod choice;
 mod compile;
