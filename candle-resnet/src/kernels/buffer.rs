@@ -22,7 +22,7 @@ unsafe impl Sync for Buffer {}
 
 impl Buffer {
     pub(crate) fn zeros(floats: usize) -> Buffer {
-        let floats = floats.next_multiple_of(LANES);
+        let floats = floats.div_ceil(LANES).saturating_mul(LANES);
         if floats == 0 {
             return Buffer { start: NonNull::dangling(), floats };
         }
@@ -49,11 +49,13 @@ impl Buffer {
         }
     }
 
+    /// # Panics
+    /// If there are more floats than any memory could hold.
     fn layout(floats: usize) -> Layout {
-        let bytes = floats * size_of::<f32>();
+        let bytes = floats.saturating_mul(size_of::<f32>());
         let alignment = if bytes >= LARGE_PAGE { LARGE_PAGE } else { LINE };
-        // The alignment is a power of two; a size that overflows has failed in `Vec`s of the same length before.
-        Layout::from_size_align(bytes, alignment).unwrap_or(Layout::new::<f32>())
+        let layout = Layout::from_size_align(bytes, alignment);
+        layout.unwrap_or_else(|_| panic!("{floats} floats are more than any memory holds"))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -101,5 +103,27 @@ fn ask_for_large_pages(_: NonNull<u8>, _: usize) {}
 impl std::fmt::Debug for Buffer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{} floats", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_begin_at_a_line_and_hold_zeros() {
+        for floats in [1, 16, 17, 1000, 600_000] {
+            let buffer = Buffer::zeros(floats);
+            assert_eq!(buffer.as_slice().as_ptr().align_offset(LINE), 0);
+            assert_eq!(buffer.len(), floats.next_multiple_of(LANES));
+            assert!(buffer.as_slice().iter().all(|&value| value == 0.0));
+        }
+        assert!(Buffer::zeros(0).as_slice().is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "more than any memory holds")]
+    fn a_length_that_no_memory_has_is_refused() {
+        Buffer::zeros(usize::MAX - 100);
     }
 }
