@@ -1,12 +1,14 @@
 """Times the frozen forward pass beside PyTorch, ONNX Runtime and OpenVINO, interleaved in one run.
 
-    python scripts/bench_trunk.py [--models resnet18,resnet50] [--batches 1,8,32] [--threads 1,2] [--rounds 7] [--candle]
+    python scripts/bench_trunk.py [--models resnet18,resnet50] [--batches 1,8,32] [--threads 1,2] [--rounds 7] [--candle] [--bf16]
 
 Needs torch, timm, onnx, onnxruntime and openvino, and the program built in target/release. Each round runs every engine once
 for about `--seconds`; an engine's figure is the median over all calls of all rounds, in ms per image, f32. PyTorch computes in
-channels_last. With --candle, the trainable form (candle's own operations) is timed too. Machines are shared: compare the ratios.
+channels_last. With --candle, the trainable form (candle's own operations) is timed too; with --bf16, whoever can compute in it
+does so as well. Machines are shared: compare the ratios.
 """
 import argparse
+import copy
 import json
 import logging
 import statistics
@@ -35,9 +37,9 @@ def export(name, batch, folder):
     return network, path
 
 
-def pytorch(network, images):
-    network = network.to(memory_format=torch.channels_last)
-    images = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+def pytorch(network, images, dtype=torch.float32):
+    network = copy.deepcopy(network).to(dtype, memory_format=torch.channels_last)
+    images = torch.from_numpy(images).to(dtype).contiguous(memory_format=torch.channels_last)
 
     def call():
         with torch.inference_mode():
@@ -53,8 +55,12 @@ def onnx_runtime(path, images, threads):
     return lambda: session.run(None, {"x": images})
 
 
-def open_vino(path, images, threads):
-    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+def open_vino(path, images, threads, precision="f32"):
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision,
+    }
     request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
     return lambda: request.infer({0: images})
 
@@ -88,7 +94,10 @@ def compare(name, batch, threads, arguments):
             "ONNX Runtime": onnx_runtime(path, images, threads),
             "OpenVINO": open_vino(path, images, threads),
         }
-        times = {engine: [] for engine in ["finetune", *peers, *(["candle"] if arguments.candle else [])]}
+        if arguments.bf16:
+            peers["PyTorch bf16"] = pytorch(network, images, torch.bfloat16)
+            peers["OpenVINO bf16"] = open_vino(path, images, threads, "bf16")
+        times = {engine: [] for engine in columns(arguments)}
         repeat = max(3, min(40, int(arguments.seconds / (0.01 * batch))))
         for _ in range(arguments.rounds):
             times["finetune"].append(ours(name, batch, threads, repeat))
@@ -96,7 +105,14 @@ def compare(name, batch, threads, arguments):
                 times[engine] += [each / batch for each in timed(call, arguments.seconds)]
             if arguments.candle:
                 times["candle"].append(ours(name, batch, threads, 3, "--trainable"))
+            if arguments.bf16:
+                times["finetune bf16"].append(ours(name, batch, threads, repeat, "--precision", "bf16"))
     return {engine: statistics.median(each) for engine, each in times.items()}
+
+
+def columns(arguments):
+    engines = ["finetune", "PyTorch", "ONNX Runtime", "OpenVINO", *(["candle"] if arguments.candle else [])]
+    return engines + (["finetune bf16", "PyTorch bf16", "OpenVINO bf16"] if arguments.bf16 else [])
 
 
 def numbers(text):
@@ -111,18 +127,19 @@ def main():
     parser.add_argument("--rounds", default=7, type=int)
     parser.add_argument("--seconds", default=0.5, type=float)
     parser.add_argument("--candle", action="store_true")
+    parser.add_argument("--bf16", action="store_true")
     arguments = parser.parse_args()
     versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, openvino {openvino.__version__}"
-    print(f"ms per image, 224×224, f32, medians of {arguments.rounds} interleaved rounds; {versions}\n")
-    columns = ["finetune", "PyTorch", "ONNX Runtime", "OpenVINO", *(["candle"] if arguments.candle else [])]
-    print("| network | threads | batch | " + " | ".join(columns) + " | best peer / finetune |")
-    print("| --- | ---: | ---: | " + " | ".join("---:" for _ in columns) + " | ---: |")
+    print(f"ms per image, 224×224, medians of {arguments.rounds} interleaved rounds; {versions}\n")
+    engines = columns(arguments)
+    print("| network | threads | batch | " + " | ".join(engines) + " | best peer / finetune, f32 |")
+    print("| --- | ---: | ---: | " + " | ".join("---:" for _ in engines) + " | ---: |")
     for name in arguments.models:
         for threads in arguments.threads:
             for batch in arguments.batches:
                 medians = compare(name, batch, threads, arguments)
                 ratio = min(medians["ONNX Runtime"], medians["OpenVINO"]) / medians["finetune"]
-                cells = " | ".join(f"{medians[engine]:.2f}" for engine in columns)
+                cells = " | ".join(f"{medians[engine]:.2f}" for engine in engines)
                 print(f"| {name} | {threads} | {batch} | {cells} | {ratio:.2f} |", flush=True)
 
 

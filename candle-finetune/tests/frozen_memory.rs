@@ -29,14 +29,17 @@ fn batch(number: usize) -> Tensor {
     Tensor::from_vec(values, (8, 3, 32, 32), &Device::Cpu).unwrap()
 }
 
-/// Peak of several batches through the frozen form, of which only the features are kept.
+/// Peak of several batches through the frozen form on one thread, of which only the features are kept. (Of two threads, one may
+/// be so late that the other does the work of both, in half the memory.)
 fn frozen(name: &str) -> usize {
     let architecture = Architecture::named(name).unwrap();
     let trunk = {
         let weights = fresh_weights(architecture, 10, 0, &Device::Cpu).unwrap();
         Trunk::compile(architecture, &weights, &Device::Cpu).unwrap()
     };
-    peak(|| (0..BATCHES).map(|number| trunk.features(&batch(number)).unwrap()).collect::<Vec<_>>())
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let features = |number| pool.install(|| trunk.features(&batch(number)).unwrap());
+    peak(|| (0..BATCHES).map(features).collect::<Vec<_>>())
 }
 
 /// Peak of one batch through the trainable form, whose graph the features keep alive.

@@ -38,11 +38,12 @@ fn top1(evaluation: &str) -> f64 {
 }
 
 /// Errors of published weights on CIFAR-10's 10,000 test images.
-fn cifar10_errors(layers: u32) -> i64 {
+fn cifar10_errors(layers: u32, precision: &str) -> i64 {
     let images = folder("REAL_DATA").join("cifar10-test");
     let model = format!("resnet{layers}_cifar");
     let evaluation = finetune(|command| {
-        command.arg("eval").arg(images).args(["--model", &model, "--json", "--weights"]).arg(weights(layers))
+        command.arg("eval").arg(images).args(["--model", &model, "--json", "--precision", precision]);
+        command.arg("--weights").arg(weights(layers))
     });
     ((1.0 - top1(&evaluation)) * 10_000.0).round() as i64
 }
@@ -51,8 +52,10 @@ fn cifar10_errors(layers: u32) -> i64 {
 #[ignore = "needs real data: scripts/check_real_data.sh"]
 fn published_cifar10_weights_make_the_published_errors() {
     for (layers, published) in [(20, 827), (32, 737)] {
-        let errors = cifar10_errors(layers);
+        let errors = cifar10_errors(layers, "f32");
         assert!((errors - published).abs() <= 3, "ResNet-{layers}: {errors} errors, published {published}");
+        let errors = cifar10_errors(layers, "bf16");
+        assert!((errors - published).abs() <= 10, "ResNet-{layers} in bf16: {errors} errors, published {published}");
     }
 }
 

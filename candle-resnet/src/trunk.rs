@@ -14,7 +14,7 @@ use crate::blueprint::{Blueprint, ConvNorm, NORM_EPSILON};
 use crate::features::{Boundary, FeatureExtractor};
 use crate::figure::{ConvNormLayer, Figure, Parameters};
 use crate::kernels::Extent;
-use crate::plan::{End, Images, Plan, PlanOptions, Source, StepTime};
+use crate::plan::{self, Compiled, End, Images, PlanOptions, Precision, Source, StepTime};
 use crate::weights;
 
 /// A frozen network on one device; cheap to clone, safe to share between threads.
@@ -29,7 +29,7 @@ pub struct Trunk {
 #[derive(Debug, Clone)]
 enum Form {
     /// This crate's kernels.
-    Plan(Arc<Plan>),
+    Plan(Arc<dyn Compiled>),
     /// candle's operations.
     Figure(Figure<FrozenConvNorm>),
 }
@@ -49,7 +49,7 @@ impl Trunk {
     /// As [`compile`](Trunk::compile); `options` say what a plan for the CPU is for.
     ///
     /// # Errors
-    /// As [`compile`](Trunk::compile).
+    /// As [`compile`](Trunk::compile); and if the precision is not f32 on another device than the CPU.
     pub fn compile_with(
         architecture: &Architecture,
         weights: &VarMap,
@@ -60,7 +60,10 @@ impl Trunk {
         let variables = weights::lock(weights)?;
         let weights = FrozenWeights { variables: &variables, device };
         let form = match device {
-            Device::Cpu => Form::Plan(Arc::new(Plan::compile(&blueprint, &weights, options)?)),
+            Device::Cpu => Form::Plan(plan::compile(&blueprint, &weights, options)?),
+            _ if options.precision != Precision::F32 => {
+                candle_core::bail!("{} is computed on the CPU alone", options.precision)
+            }
             _ => Form::Figure(Figure::build(&blueprint, &weights)?),
         };
         let (feature_width, in_channels) = (blueprint.feature_width, architecture.in_channels);
@@ -74,7 +77,7 @@ impl Trunk {
     pub fn map_at(&self, images: &Tensor, boundary: Boundary) -> Result<Tensor> {
         match &self.form {
             Form::Figure(figure) => figure.map_at(&images.detach(), boundary, &mut ()),
-            Form::Plan(plan) => run(plan, images, End::Map(boundary)),
+            Form::Plan(plan) => run(&**plan, images, End::Map(boundary)),
         }
     }
 
@@ -106,17 +109,16 @@ impl FeatureExtractor for Trunk {
     fn features(&self, images: &Tensor) -> Result<Tensor> {
         match &self.form {
             Form::Figure(figure) => figure.features(&images.detach(), &mut ()),
-            Form::Plan(plan) => run(plan, images, End::Features),
+            Form::Plan(plan) => run(&**plan, images, End::Features),
         }
     }
 }
 
 /// (N, C, H, W) → what the plan holds at its end, untracked.
-fn run(plan: &Plan, images: &Tensor, end: End) -> Result<Tensor> {
+fn run(plan: &dyn Compiled, images: &Tensor, end: End) -> Result<Tensor> {
     on_slice(images, |images| {
-        let mut shape = plan.output_shape(images, end)?;
-        shape.insert(0, images.count);
-        Tensor::from_vec(plan.run(images, end)?, shape, &Device::Cpu)
+        let (values, shape) = plan.run(images, end)?;
+        Tensor::from_vec(values, shape, &Device::Cpu)
     })
 }
 

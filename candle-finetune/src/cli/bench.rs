@@ -128,7 +128,7 @@ fn profile(trunk: &Trunk, images: &Tensor, arguments: &Arguments) -> anyhow::Res
 
 fn print_profile(steps: &[StepTime], arguments: &Arguments) -> std::io::Result<()> {
     let total: f64 = steps.iter().map(|step| step.time.as_secs_f64()).sum();
-    let peak = candle_resnet::plan::peak_flops(arguments.plan.instruction_set());
+    let peak = candle_resnet::plan::peak_flops(arguments.plan.instruction_set(), arguments.plan.precision());
     let mut out = std::io::stdout().lock();
     let heading = ("step", "output", "ms/image", "share", "GFLOP/s", "of peak");
     writeln!(

@@ -10,7 +10,7 @@ use candle_resnet::Model;
 use candle_resnet::catalogue::Catalogue;
 use candle_resnet::hub::{Hub, HubSettings};
 use candle_resnet::model::{Loader, ModelRequest, WeightsChoice};
-use candle_resnet::plan::{InstructionSet, PlanOptions, Workload};
+use candle_resnet::plan::{InstructionSet, PlanOptions, Precision, Workload};
 use candle_resnet::preprocess::{Interpolation, Preprocessing, PreprocessingError, check_photo_channels};
 use clap::{Args, ValueEnum};
 
@@ -266,6 +266,11 @@ pub struct PlanArguments {
     #[arg(long, value_name = "SET", env = "FINETUNE_INSTRUCTION_SET", value_parser = instruction_set)]
     instruction_set: Option<InstructionSet>,
 
+    /// What the network before the classifier computes in: f32, or bf16, which is faster where the processor has instructions
+    /// for it
+    #[arg(long, default_value_t, value_name = "PRECISION")]
+    precision: Precision,
+
     /// Keep weights as small as they are, at the cost of speed
     #[arg(long)]
     low_memory: bool,
@@ -284,9 +289,21 @@ impl PlanArguments {
         self.instruction_set.unwrap_or_else(InstructionSet::best)
     }
 
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// How to compile for a workload.
     pub fn options(&self, workload: Workload) -> PlanOptions {
-        PlanOptions { instruction_set: self.instruction_set(), low_memory: self.low_memory, workload }
+        let instruction_set = self.instruction_set();
+        if self.precision == Precision::Bf16 && !instruction_set.multiplies_bf16() {
+            tracing::warn!(
+                "this processor, or `{}`, has no instructions for bf16: expect it to be slower than f32",
+                instruction_set.name()
+            );
+        }
+        PlanOptions { instruction_set, precision: self.precision, low_memory: self.low_memory, workload }
     }
 
     /// How to compile for `images` photos in all, at most `batch` at once.

@@ -5,85 +5,105 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
 use super::lanes::LANES;
+use super::stored::Stored;
 
 const LINE: usize = 64;
 const LARGE_PAGE: usize = 2 << 20;
 
-/// Floats, zero at first; their number is rounded up to sixteens.
-pub(crate) struct Buffer {
-    start: NonNull<f32>,
-    floats: usize,
+/// Values, zero at first; their number is rounded up to sixteens.
+pub(crate) struct Buffer<S = f32> {
+    start: NonNull<S>,
+    length: usize,
 }
 
-// SAFETY: it owns plain floats.
-unsafe impl Send for Buffer {}
+// SAFETY: it owns plain values.
+unsafe impl<S: Stored> Send for Buffer<S> {}
 // SAFETY: as above; shared references only read.
-unsafe impl Sync for Buffer {}
+unsafe impl<S: Stored> Sync for Buffer<S> {}
 
-impl Buffer {
-    pub(crate) fn zeros(floats: usize) -> Buffer {
-        let floats = floats.div_ceil(LANES).saturating_mul(LANES);
-        if floats == 0 {
-            return Buffer { start: NonNull::dangling(), floats };
+impl<S: Stored> Buffer<S> {
+    pub(crate) fn zeros(length: usize) -> Buffer<S> {
+        let length = length.div_ceil(LANES).saturating_mul(LANES);
+        if length == 0 {
+            return Buffer { start: NonNull::dangling(), length };
         }
-        let layout = Buffer::layout(floats);
+        let layout = layout::<S>(length);
         // SAFETY: the layout is not empty.
         let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         ask_for_large_pages(start, layout.size()); // Before anything is written there.
         // SAFETY: the allocation is that long.
         unsafe { start.write_bytes(0, layout.size()) };
-        Buffer { start: start.cast(), floats }
+        Buffer { start: start.cast(), length }
     }
 
-    pub(crate) fn of(values: &[f32]) -> Buffer {
+    pub(crate) fn of(values: &[S]) -> Buffer<S> {
         let mut buffer = Buffer::zeros(values.len());
         buffer.as_mut_slice()[..values.len()].copy_from_slice(values);
         buffer
     }
 
-    /// Makes room for `floats`; what was there may be lost.
-    pub(crate) fn reserve(&mut self, floats: usize) {
-        if self.floats < floats {
-            *self = Buffer::zeros(floats);
+    /// Makes room for `length` values; what was there may be lost.
+    pub(crate) fn reserve(&mut self, length: usize) {
+        if self.length < length {
+            *self = Buffer::zeros(length);
         }
-    }
-
-    /// # Panics
-    /// If there are more floats than any memory could hold.
-    fn layout(floats: usize) -> Layout {
-        let bytes = floats.saturating_mul(size_of::<f32>());
-        let alignment = if bytes >= LARGE_PAGE { LARGE_PAGE } else { LINE };
-        let layout = Layout::from_size_align(bytes, alignment);
-        layout.unwrap_or_else(|_| panic!("{floats} floats are more than any memory holds"))
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.floats
+        self.length
     }
 
-    pub(crate) fn as_slice(&self) -> &[f32] {
-        // SAFETY: the allocation holds that many floats, all of them written.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.floats) }
+    pub(crate) fn as_slice(&self) -> &[S] {
+        // SAFETY: the allocation holds that many values, all of them written.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [S] {
         // SAFETY: as above, and borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.floats) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
     }
 }
 
-impl Drop for Buffer {
+/// # Panics
+/// If there are more values than any memory could hold.
+fn layout<S>(length: usize) -> Layout {
+    let bytes = length.saturating_mul(size_of::<S>());
+    let alignment = if bytes >= LARGE_PAGE { LARGE_PAGE } else { LINE };
+    let layout = Layout::from_size_align(bytes, alignment);
+    layout.unwrap_or_else(|_| panic!("{length} values are more than any memory holds"))
+}
+
+/// Floats that have room for `length` values.
+pub(super) fn floats_for<S>(length: usize) -> usize {
+    (length * size_of::<S>()).div_ceil(size_of::<f32>())
+}
+
+/// The memory of floats, for values of another kind.
+pub(super) fn view<S: Stored>(floats: &[f32]) -> &[S] {
+    let length = size_of_val(floats) / size_of::<S>();
+    // SAFETY: as long; a float is aligned as any stored value must be, and any bits are one.
+    unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), length) }
+}
+
+/// As [`view`].
+pub(super) fn view_mut<S: Stored>(floats: &mut [f32]) -> &mut [S] {
+    let length = size_of_val(floats) / size_of::<S>();
+    // SAFETY: as above, and borrowed mutably.
+    unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), length) }
+}
+
+impl<S> Drop for Buffer<S> {
     fn drop(&mut self) {
-        if self.floats > 0 {
+        if self.length > 0 {
             // SAFETY: allocated with this layout.
-            unsafe { dealloc(self.start.as_ptr().cast(), Buffer::layout(self.floats)) }
+            unsafe { dealloc(self.start.as_ptr().cast(), layout::<S>(self.length)) }
         }
     }
 }
 
-impl Default for Buffer {
-    fn default() -> Buffer {
+impl<S: Stored> Default for Buffer<S> {
+    fn default() -> Buffer<S> {
         Buffer::zeros(0)
     }
 }
@@ -100,9 +120,9 @@ fn ask_for_large_pages(start: NonNull<u8>, bytes: usize) {
 #[cfg(not(target_os = "linux"))]
 fn ask_for_large_pages(_: NonNull<u8>, _: usize) {}
 
-impl std::fmt::Debug for Buffer {
+impl<S: Stored> std::fmt::Debug for Buffer<S> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} floats", self.len())
+        write!(formatter, "{} values", self.len())
     }
 }
 
@@ -113,17 +133,17 @@ mod tests {
     #[test]
     fn buffers_begin_at_a_line_and_hold_zeros() {
         for floats in [1, 16, 17, 1000, 600_000] {
-            let buffer = Buffer::zeros(floats);
+            let buffer = Buffer::<f32>::zeros(floats);
             assert_eq!(buffer.as_slice().as_ptr().align_offset(LINE), 0);
             assert_eq!(buffer.len(), floats.next_multiple_of(LANES));
             assert!(buffer.as_slice().iter().all(|&value| value == 0.0));
         }
-        assert!(Buffer::zeros(0).as_slice().is_empty());
+        assert!(Buffer::<f32>::zeros(0).as_slice().is_empty());
     }
 
     #[test]
     #[should_panic(expected = "more than any memory holds")]
     fn a_length_that_no_memory_has_is_refused() {
-        Buffer::zeros(usize::MAX - 100);
+        Buffer::<f32>::zeros(usize::MAX - 100);
     }
 }

@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::lanes::{LANES, Lanes};
 use super::map::{Extent, Writable, blocks_of};
 use super::product::{Finish, Product, is_heavy, product};
+use super::stored::{Stored, filled_up};
 
 /// A convolution's shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,8 +35,8 @@ impl ConvolutionShape {
     }
 
     /// Values of an input block that are not always zero.
-    pub(crate) fn length(&self) -> usize {
-        self.in_channels.min(LANES)
+    pub(crate) fn length<S: Stored>(&self) -> usize {
+        filled_up::<S>(self.in_channels.min(LANES))
     }
 
     /// Input blocks that an output block reads.
@@ -48,9 +49,9 @@ impl ConvolutionShape {
         self.input_blocks(output_block).len() * self.kernel * self.kernel
     }
 
-    /// Floats of the panel for `pixels` pixels; 0 where none is needed.
-    pub(crate) fn panel(&self, pixels: usize) -> usize {
-        if self.in_place() { 0 } else { self.segments(0) * panel_stride(pixels) }
+    /// Values of the panel for `pixels` pixels; 0 where none is needed.
+    pub(crate) fn panel<S>(&self, pixels: usize) -> usize {
+        if self.in_place() { 0 } else { self.segments(0) * panel_stride::<S>(pixels) }
     }
 }
 
@@ -65,54 +66,56 @@ pub(super) fn input_blocks(channels: (usize, usize), groups: usize, output_block
     first * into / LANES..(last * into).div_ceil(LANES)
 }
 
-/// Floats from one segment of a panel to the next: off multiples of 4096 bytes, which share cache sets.
-fn panel_stride(pixels: usize) -> usize {
-    let floats = pixels * LANES;
-    if floats.is_multiple_of(1024) { floats + LANES } else { floats }
+/// Values from one segment of a panel to the next: off multiples of 4096 bytes, which share cache sets.
+fn panel_stride<S>(pixels: usize) -> usize {
+    let values = pixels * LANES;
+    if (values * size_of::<S>()).is_multiple_of(4096) { values + LANES } else { values }
 }
 
 /// A part of a convolution of one image.
-pub(crate) struct Convolve<'a> {
+pub(crate) struct Convolve<'a, S> {
     pub(crate) shape: &'a ConvolutionShape,
     /// (blocks, pixels, 16).
-    pub(crate) input: &'a [f32],
-    /// (columns, input blocks, kernel, kernel, length, blocks of a column, 16).
-    pub(crate) weights: &'a [f32],
+    pub(crate) input: &'a [S],
+    /// (columns, input blocks, kernel, kernel, length / depth, blocks of a column, 16, depth).
+    pub(crate) weights: &'a [S],
     /// Channel blocks of the output that are computed together, 1 or 2: a column.
     pub(crate) column_blocks: usize,
     /// (blocks, 16).
     pub(crate) bias: &'a [f32],
     /// Added before the ReLU; (blocks, pixels, 16).
-    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) residual: Option<&'a [S]>,
     pub(crate) relu: bool,
     /// Output pixels that this call computes.
     pub(crate) pixels: Range<usize>,
     /// Columns that this call computes.
     pub(crate) range: Range<usize>,
-    /// Where input is gathered; [`ConvolutionShape::panel`] floats.
-    pub(crate) panel: &'a mut [f32],
-    /// Floats before the image in `output`.
+    /// Where input is gathered; [`ConvolutionShape::panel`] values.
+    pub(crate) panel: &'a mut [S],
+    /// [`Stored::sums_apart`] floats.
+    pub(crate) sums: &'a mut [f32],
+    /// Values before the image in `output`.
     pub(crate) image: usize,
     /// (images, blocks, pixels, 16).
-    pub(crate) output: Writable<'a>,
+    pub(crate) output: Writable<'a, S>,
 }
 
 /// # Safety
 /// The processor has `V`'s instruction set; slices are as large as their fields say; nobody else writes the same part.
 #[inline(always)]
-pub(super) unsafe fn convolve<V: Lanes>(call: &mut Convolve) {
+pub(super) unsafe fn convolve<V: Lanes, S: Stored>(call: &mut Convolve<S>) {
     let shape = *call.shape;
     let rows = call.pixels.len();
     let grouped = shape.groups > 1;
     // SAFETY: passed on.
     unsafe {
         if !grouped && !shape.in_place() {
-            gather::<V>(call, shape.input_blocks(0));
+            gather(call, shape.input_blocks(0));
         }
         for column in call.range.clone() {
             let block = column * call.column_blocks;
             if grouped && !shape.in_place() {
-                gather::<V>(call, shape.input_blocks(block));
+                gather(call, shape.input_blocks(block));
             }
             let segments = shape.segments(block);
             let first = (block * shape.output.pixels() + call.pixels.start) * LANES;
@@ -121,17 +124,22 @@ pub(super) unsafe fn convolve<V: Lanes>(call: &mut Convolve) {
                 let plane = shape.input.pixels() * LANES;
                 (call.input.as_ptr().add(blocks.start * plane + call.pixels.start * LANES), plane)
             } else {
-                (call.panel.as_ptr(), panel_stride(rows))
+                (call.panel.as_ptr(), panel_stride::<S>(rows))
             };
-            product::<V>(&Product {
+            let (output, block_stride) = (call.output.at(call.image + first), shape.output.pixels() * LANES);
+            product::<V, S, S>(&Product {
                 input,
                 rows,
                 segments,
                 segment_stride,
-                length: shape.length(),
-                weights: call.weights.as_ptr().add(column * segments * shape.length() * call.column_blocks * LANES),
-                output: call.output.at(call.image + first),
-                block_stride: shape.output.pixels() * LANES,
+                length: shape.length::<S>(),
+                weights: call
+                    .weights
+                    .as_ptr()
+                    .add(column * segments * shape.length::<S>() * call.column_blocks * LANES),
+                output,
+                block_stride,
+                sums: S::sums((output, block_stride), (call.sums.as_mut_ptr(), rows * LANES)),
                 blocks: call.column_blocks,
                 heavy: is_heavy(call.weights),
                 accumulate: false,
@@ -147,9 +155,9 @@ pub(super) unsafe fn convolve<V: Lanes>(call: &mut Convolve) {
 
 /// Copies what each tap sees at the call's pixels: (blocks, kernel, kernel, pixels, 16).
 #[inline(always)]
-unsafe fn gather<V: Lanes>(call: &mut Convolve, blocks: Range<usize>) {
+unsafe fn gather<S: Stored>(call: &mut Convolve<S>, blocks: Range<usize>) {
     let shape = *call.shape;
-    let stride = panel_stride(call.pixels.len());
+    let stride = panel_stride::<S>(call.pixels.len());
     let mut to = call.panel.as_mut_ptr();
     for block in blocks {
         // SAFETY: the block is one of the input's.
@@ -158,7 +166,7 @@ unsafe fn gather<V: Lanes>(call: &mut Convolve, blocks: Range<usize>) {
             for tap_column in 0..shape.kernel {
                 // SAFETY: the panel has room for every segment.
                 unsafe {
-                    gather_tap::<V>(&shape, plane, (tap_row, tap_column), &call.pixels, to);
+                    gather_tap(&shape, plane, (tap_row, tap_column), &call.pixels, to);
                     to = to.add(stride);
                 }
             }
@@ -168,12 +176,12 @@ unsafe fn gather<V: Lanes>(call: &mut Convolve, blocks: Range<usize>) {
 
 /// What one tap of the kernel sees at `pixels`.
 #[inline(always)]
-unsafe fn gather_tap<V: Lanes>(
+unsafe fn gather_tap<S: Stored>(
     shape: &ConvolutionShape,
-    plane: *const f32,
+    plane: *const S,
     (tap_row, tap_column): (usize, usize),
     pixels: &Range<usize>,
-    mut to: *mut f32,
+    mut to: *mut S,
 ) {
     let width = shape.output.width;
     let mut pixel = pixels.start;
@@ -188,11 +196,11 @@ unsafe fn gather_tap<V: Lanes>(
             // SAFETY: read only where the pixel is one of the map's.
             unsafe {
                 let value = if y < shape.input.height && x < shape.input.width {
-                    V::load(plane.add((y * shape.input.width + x) * LANES))
+                    plane.add((y * shape.input.width + x) * LANES).cast::<[S; LANES]>().read_unaligned()
                 } else {
-                    V::splat(0.0)
+                    [S::default(); LANES]
                 };
-                value.store(to);
+                to.cast::<[S; LANES]>().write_unaligned(value);
                 to = to.add(LANES);
             }
         }

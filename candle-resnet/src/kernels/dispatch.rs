@@ -1,8 +1,17 @@
 //! The kernels compiled once for each instruction set, and the choice between them at run time.
 
+use half::bf16;
+
 use super::channelwise::{self, Affine, Reduce};
 use super::convolution::{self, Convolve};
+use super::grouped::{self, ConvolveGroups};
+#[cfg(target_arch = "aarch64")]
+use super::lanes::Neon;
+#[cfg(target_arch = "x86_64")]
+use super::lanes::{Avx2, Avx512};
+use super::lanes::{Lanes, Portable};
 use super::pool::{self, PoolPlanes};
+use super::stored::Stored;
 use super::winograd::{self, Multiply, MultiplyPlain, TransformInputs, TransformOutputs};
 
 /// What a processor may offer.
@@ -50,98 +59,126 @@ impl InstructionSet {
         }
     }
 
+    /// Whether products of bf16 are instructions of this processor. Elsewhere bf16 saves memory, not time.
+    pub fn multiplies_bf16(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => self.is_available() && std::arch::is_x86_feature_detected!("avx512bf16"),
+            _ => false,
+        }
+    }
+
     /// The fastest that this processor has.
     pub fn best() -> InstructionSet {
         Self::ALL.into_iter().find(|set| set.is_available()).unwrap_or(InstructionSet::Portable)
     }
 }
 
-/// Every kernel for one instruction set.
+/// Every kernel for one instruction set and one kind of map.
 ///
 /// # Safety
 /// Each may be called where the instruction set is available and the call keeps the kernel's own promises.
-#[derive(Clone, Copy)]
+pub(crate) struct KernelsOf<S: Stored> {
+    /// [`convolution::convolve`].
+    pub(crate) convolve: unsafe fn(&mut Convolve<S>),
+    /// [`grouped::convolve_groups`].
+    pub(crate) convolve_groups: unsafe fn(&ConvolveGroups<S>),
+    /// [`winograd::transform_inputs`].
+    pub(crate) transform_inputs: unsafe fn(&TransformInputs<S>),
+    /// [`winograd::multiply`].
+    pub(crate) multiply: unsafe fn(&Multiply<S>),
+    /// [`winograd::multiply_plain`].
+    pub(crate) multiply_plain: unsafe fn(&mut MultiplyPlain<S>),
+    /// [`winograd::transform_outputs`].
+    pub(crate) transform_outputs: unsafe fn(&TransformOutputs<S>),
+    /// [`pool::pool`].
+    pub(crate) pool: unsafe fn(&PoolPlanes<S>),
+    /// [`channelwise::reduce`].
+    pub(crate) reduce: unsafe fn(&Reduce<S>),
+    /// [`channelwise::affine`].
+    pub(crate) affine: unsafe fn(&Affine<S>),
+}
+
+/// Every kernel for one instruction set.
 pub(crate) struct Kernels {
     /// Channel blocks of the output that a product computes together, where there are as many.
     pub(crate) blocks: usize,
-    /// [`convolution::convolve`].
-    pub(crate) convolve: unsafe fn(&mut Convolve),
-    /// [`winograd::transform_inputs`].
-    pub(crate) transform_inputs: unsafe fn(&TransformInputs),
-    /// [`winograd::multiply`].
-    pub(crate) multiply: unsafe fn(&Multiply),
-    /// [`winograd::multiply_plain`].
-    pub(crate) multiply_plain: unsafe fn(&mut MultiplyPlain),
-    /// [`winograd::transform_outputs`].
-    pub(crate) transform_outputs: unsafe fn(&TransformOutputs),
-    /// [`pool::pool`].
-    pub(crate) pool: unsafe fn(&PoolPlanes),
-    /// [`channelwise::reduce`].
-    pub(crate) reduce: unsafe fn(&Reduce),
-    /// [`channelwise::affine`].
-    pub(crate) affine: unsafe fn(&Affine),
+    /// For maps in f32.
+    pub(super) single: KernelsOf<f32>,
+    /// For maps in bf16.
+    pub(super) half: KernelsOf<bf16>,
 }
 
-/// A module with the generic kernels as functions of one vector type, compiled under its instruction set.
+/// The generic kernels as functions of one vector type, compiled under its instruction sets: one for f32 and one for bf16.
 macro_rules! instruction_set {
-    ($module:ident, $vector:ident $(, $features:literal)?) => {
-        mod $module {
-            use super::*;
-            use super::super::lanes::{Lanes, $vector};
-
-            instruction_set!(@kernel $vector, convolution, convolve, &mut Convolve $(, $features)?);
-            instruction_set!(@kernel $vector, winograd, transform_inputs, &TransformInputs $(, $features)?);
-            instruction_set!(@kernel $vector, winograd, multiply, &Multiply $(, $features)?);
-            instruction_set!(@kernel $vector, winograd, multiply_plain, &mut MultiplyPlain $(, $features)?);
-            instruction_set!(@kernel $vector, winograd, transform_outputs, &TransformOutputs $(, $features)?);
-            instruction_set!(@kernel $vector, pool, pool, &PoolPlanes $(, $features)?);
-            instruction_set!(@kernel $vector, channelwise, reduce, &Reduce $(, $features)?);
-            instruction_set!(@kernel $vector, channelwise, affine, &Affine $(, $features)?);
-
-            pub(super) const KERNELS: Kernels = Kernels {
-                blocks: $vector::BLOCKS,
-                convolve,
-                transform_inputs,
-                multiply,
-                multiply_plain,
-                transform_outputs,
-                pool,
-                reduce,
-                affine,
-            };
+    ($name:ident, f32: $single:ty $(, $features:literal)?; bf16: $half:ty $(, $half_features:literal)?) => {
+        static $name: Kernels = Kernels {
+            blocks: <$single as Lanes>::BLOCKS,
+            single: instruction_set!(@kernels f32, $single $(, $features)?),
+            half: instruction_set!(@kernels bf16, $half $(, $half_features)?),
+        };
+    };
+    (@kernels $stored:ty, $vector:ty $(, $features:literal)?) => {
+        KernelsOf {
+            convolve: instruction_set!(@kernel $stored, $vector, convolution::convolve, &mut Convolve<$stored> $(, $features)?),
+            convolve_groups: instruction_set!(@kernel $stored, $vector, grouped::convolve_groups, &ConvolveGroups<$stored> $(, $features)?),
+            transform_inputs: instruction_set!(@kernel $stored, $vector, winograd::transform_inputs, &TransformInputs<$stored> $(, $features)?),
+            multiply: instruction_set!(@kernel $stored, $vector, winograd::multiply, &Multiply<$stored> $(, $features)?),
+            multiply_plain: instruction_set!(@kernel $stored, $vector, winograd::multiply_plain, &mut MultiplyPlain<$stored> $(, $features)?),
+            transform_outputs: instruction_set!(@kernel $stored, $vector, winograd::transform_outputs, &TransformOutputs<$stored> $(, $features)?),
+            pool: instruction_set!(@kernel $stored, $vector, pool::pool, &PoolPlanes<$stored> $(, $features)?),
+            reduce: instruction_set!(@kernel $stored, $vector, channelwise::reduce, &Reduce<$stored> $(, $features)?),
+            affine: instruction_set!(@kernel $stored, $vector, channelwise::affine, &Affine<$stored> $(, $features)?),
         }
     };
-    (@kernel $vector:ident, $of:ident, $kernel:ident, $call:ty $(, $features:literal)?) => {
+    (@kernel $stored:ty, $vector:ty, $of:ident::$kernel:ident, $call:ty $(, $features:literal)?) => {{
         $(#[target_feature(enable = $features)])?
-        unsafe fn $kernel(call: $call) {
+        unsafe fn compiled(call: $call) {
             // SAFETY: passed on; the instruction set is the one that this function is compiled under.
-            unsafe { $of::$kernel::<$vector>(call) }
+            unsafe { $of::$kernel::<$vector, $stored>(call) }
         }
-    };
+        compiled
+    }};
 }
 
 #[cfg(target_arch = "x86_64")]
-instruction_set!(avx512, Avx512, "avx512f");
+instruction_set!(AVX512, f32: Avx512<false>, "avx512f"; bf16: Avx512<false>, "avx512f");
 #[cfg(target_arch = "x86_64")]
-instruction_set!(avx2, Avx2, "avx2,fma");
+instruction_set!(AVX512_BF16, f32: Avx512<false>, "avx512f"; bf16: Avx512<true>, "avx512f,avx512bf16");
+#[cfg(target_arch = "x86_64")]
+instruction_set!(AVX2, f32: Avx2, "avx2,fma"; bf16: Avx2, "avx2,fma");
 #[cfg(target_arch = "aarch64")]
-instruction_set!(neon, Neon, "neon");
-instruction_set!(portable, Portable);
+instruction_set!(NEON, f32: Neon, "neon"; bf16: Neon, "neon");
+instruction_set!(PORTABLE, f32: Portable; bf16: Portable);
 
 impl Kernels {
     /// The kernels for an instruction set, or the portable ones where it is not available.
-    pub(crate) fn of(set: InstructionSet) -> Kernels {
+    pub(crate) fn of(set: InstructionSet) -> &'static Kernels {
         if !set.is_available() {
-            return portable::KERNELS;
+            return &PORTABLE;
         }
         match set {
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => avx512::KERNELS,
+            InstructionSet::Avx512 if set.multiplies_bf16() => &AVX512_BF16,
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => avx2::KERNELS,
+            InstructionSet::Avx512 => &AVX512,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => &AVX2,
             #[cfg(target_arch = "aarch64")]
-            InstructionSet::Neon => neon::KERNELS,
-            _ => portable::KERNELS,
+            InstructionSet::Neon => &NEON,
+            _ => &PORTABLE,
         }
+    }
+
+    /// All that this processor can run, among them what it has a better choice for.
+    #[cfg(test)]
+    pub(super) fn available() -> Vec<&'static Kernels> {
+        let mut all: Vec<_> =
+            InstructionSet::ALL.into_iter().filter(|set| set.is_available()).map(Kernels::of).collect();
+        #[cfg(target_arch = "x86_64")]
+        if InstructionSet::Avx512.multiplies_bf16() {
+            all.push(&AVX512);
+        }
+        all
     }
 }

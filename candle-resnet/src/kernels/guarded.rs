@@ -1,35 +1,37 @@
-//! Memory for tests whose last float is followed by a page that nobody may touch.
+//! Memory for tests whose last value is followed by a page that nobody may touch.
 
 use std::ops::{Deref, DerefMut};
 
+use super::stored::Stored;
+
 #[cfg(target_os = "linux")]
-pub(super) struct Guarded {
-    start: *mut f32,
-    floats: usize,
+pub(super) struct Guarded<S = f32> {
+    start: *mut S,
+    length: usize,
     mapping: *mut libc::c_void,
     bytes: usize,
 }
 
 #[cfg(target_os = "linux")]
-impl Guarded {
-    pub(super) fn zeros(floats: usize) -> Guarded {
+impl<S: Stored> Guarded<S> {
+    pub(super) fn zeros(length: usize) -> Guarded<S> {
         const PAGE: usize = 4096;
-        let used = (floats * size_of::<f32>()).next_multiple_of(PAGE);
+        let used = (length * size_of::<S>()).next_multiple_of(PAGE);
         let bytes = used + PAGE;
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new mapping; its last page is closed, the floats end where it begins.
+        // SAFETY: a new mapping; its last page is closed, the values end where it begins.
         unsafe {
             let mapping = libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0);
             assert_ne!(mapping, libc::MAP_FAILED);
             assert_eq!(libc::mprotect(mapping.add(used), PAGE, libc::PROT_NONE), 0);
-            let start = mapping.cast::<f32>().add(used / size_of::<f32>() - floats);
-            Guarded { start, floats, mapping, bytes }
+            let start = mapping.cast::<S>().add(used / size_of::<S>() - length);
+            Guarded { start, length, mapping, bytes }
         }
     }
 }
 
 #[cfg(target_os = "linux")]
-impl Drop for Guarded {
+impl<S> Drop for Guarded<S> {
     fn drop(&mut self) {
         // SAFETY: the mapping of `zeros`.
         unsafe { libc::munmap(self.mapping, self.bytes) };
@@ -37,52 +39,52 @@ impl Drop for Guarded {
 }
 
 #[cfg(target_os = "linux")]
-impl Deref for Guarded {
-    type Target = [f32];
+impl<S> Deref for Guarded<S> {
+    type Target = [S];
 
-    fn deref(&self) -> &[f32] {
-        // SAFETY: that many floats were mapped, zero at first.
-        unsafe { std::slice::from_raw_parts(self.start, self.floats) }
+    fn deref(&self) -> &[S] {
+        // SAFETY: that many values were mapped, zero at first.
+        unsafe { std::slice::from_raw_parts(self.start, self.length) }
     }
 }
 
 #[cfg(target_os = "linux")]
-impl DerefMut for Guarded {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<S> DerefMut for Guarded<S> {
+    fn deref_mut(&mut self) -> &mut [S] {
         // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.start, self.floats) }
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.length) }
     }
 }
 
 /// Elsewhere, ordinary memory.
 #[cfg(not(target_os = "linux"))]
-pub(super) struct Guarded(Vec<f32>);
+pub(super) struct Guarded<S = f32>(Vec<S>);
 
 #[cfg(not(target_os = "linux"))]
-impl Guarded {
-    pub(super) fn zeros(floats: usize) -> Guarded {
-        Guarded(vec![0.0; floats])
+impl<S: Stored> Guarded<S> {
+    pub(super) fn zeros(length: usize) -> Guarded<S> {
+        Guarded(vec![S::default(); length])
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-impl Deref for Guarded {
-    type Target = [f32];
+impl<S> Deref for Guarded<S> {
+    type Target = [S];
 
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[S] {
         &self.0
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-impl DerefMut for Guarded {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<S> DerefMut for Guarded<S> {
+    fn deref_mut(&mut self) -> &mut [S] {
         &mut self.0
     }
 }
 
-impl Guarded {
-    pub(super) fn of(values: &[f32]) -> Guarded {
+impl<S: Stored> Guarded<S> {
+    pub(super) fn of(values: &[S]) -> Guarded<S> {
         let mut guarded = Guarded::zeros(values.len());
         guarded.copy_from_slice(values);
         guarded

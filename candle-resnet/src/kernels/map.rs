@@ -1,4 +1,4 @@
-//! How activations lie in memory: `(images, channels / 16, height × width, 16)`, f32.
+//! How activations lie in memory: `(images, channels / 16, height × width, 16)`.
 //!
 //! Sixteen channels of a pixel are one vector. Channels that fill up the last block are zero, in and out of every kernel.
 
@@ -18,8 +18,8 @@ impl Extent {
         self.height * self.width
     }
 
-    /// Floats of one image with `blocks` channel blocks.
-    pub(crate) fn floats(self, blocks: usize) -> usize {
+    /// Values of one image with `blocks` channel blocks.
+    pub(crate) fn values(self, blocks: usize) -> usize {
         blocks * self.pixels() * LANES
     }
 }
@@ -31,19 +31,19 @@ pub(crate) fn blocks_of(channels: usize) -> usize {
 
 /// A buffer that several threads write at once, each its own part.
 #[derive(Clone, Copy)]
-pub(crate) struct Writable<'a> {
-    pointer: *mut f32,
+pub(crate) struct Writable<'a, S = f32> {
+    pointer: *mut S,
     length: usize,
-    buffer: PhantomData<&'a mut [f32]>,
+    buffer: PhantomData<&'a mut [S]>,
 }
 
 // SAFETY: it is a pointer into a buffer that outlives it; whoever writes through it promises that parts are disjoint.
-unsafe impl Send for Writable<'_> {}
+unsafe impl<S: Send> Send for Writable<'_, S> {}
 // SAFETY: as above.
-unsafe impl Sync for Writable<'_> {}
+unsafe impl<S: Send> Sync for Writable<'_, S> {}
 
-impl<'a> Writable<'a> {
-    pub(crate) fn new(buffer: &'a mut [f32]) -> Writable<'a> {
+impl<'a, S> Writable<'a, S> {
+    pub(crate) fn new(buffer: &'a mut [S]) -> Writable<'a, S> {
         Writable { pointer: buffer.as_mut_ptr(), length: buffer.len(), buffer: PhantomData }
     }
 
@@ -51,12 +51,12 @@ impl<'a> Writable<'a> {
         self.length
     }
 
-    /// A pointer to the float at `offset`.
+    /// A pointer to the value at `offset`.
     ///
     /// # Safety
     /// `offset` is within the buffer, or one past its end.
     #[inline(always)]
-    pub(super) unsafe fn at(&self, offset: usize) -> *mut f32 {
+    pub(super) unsafe fn at(&self, offset: usize) -> *mut S {
         debug_assert!(offset <= self.length);
         // SAFETY: the caller's.
         unsafe { self.pointer.add(offset) }

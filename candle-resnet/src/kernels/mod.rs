@@ -12,6 +12,7 @@ mod channelwise;
 mod convolution;
 mod crew;
 mod dispatch;
+mod grouped;
 #[cfg(test)]
 mod guarded;
 mod lanes;
@@ -21,6 +22,7 @@ mod pack;
 mod pool;
 mod product;
 mod rearrange;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod winograd;
@@ -33,7 +35,8 @@ pub(crate) use dispatch::Kernels;
 pub(crate) use lanes::LANES;
 pub(crate) use layers::{Change, Layer, Scratch, Team, WinogradShape};
 pub(crate) use map::{Extent, blocks_of};
-pub(crate) use pack::{Weights, for_convolution, for_winograd};
+pub(crate) use pack::{Weights, for_convolution, for_groups, for_winograd};
 pub(crate) use pool::Window;
 pub(crate) use rearrange::{Unfolding, padded, refold, shift_channels};
+pub(crate) use stored::Stored;
 pub(crate) use winograd::Scheme;

@@ -6,6 +6,7 @@ use super::buffer::Buffer;
 use super::convolution::{ConvolutionShape, input_blocks};
 use super::lanes::LANES;
 use super::map::{Writable, blocks_of};
+use super::stored::{Stored, filled_up};
 use super::winograd::{MAX_POINTS, Scheme};
 
 /// Weights of a convolution, and what is folded into them.
@@ -33,9 +34,18 @@ impl Weights<'_> {
     }
 }
 
-/// For [`convolve`](super::convolution): (columns, input blocks, kernel, kernel, length, blocks of a column, 16).
-pub(crate) fn for_convolution(weights: &Weights, shape: &ConvolutionShape, column_blocks: usize) -> Buffer {
-    let (length, area, column) = (shape.length(), shape.kernel * shape.kernel, column_blocks * LANES);
+/// Place of a weight among those of a tap: (length / depth, blocks of a column × 16, depth).
+fn place<S: Stored>(lane: usize, column: usize, out: usize) -> usize {
+    (lane / S::DEPTH * column + out) * S::DEPTH + lane % S::DEPTH
+}
+
+/// For [`convolve`](super::convolution): (columns, input blocks, kernel, kernel, length / depth, blocks of a column, 16, depth).
+pub(crate) fn for_convolution<S: Stored>(
+    weights: &Weights,
+    shape: &ConvolutionShape,
+    column_blocks: usize,
+) -> Buffer<S> {
+    let (length, area, column) = (shape.length::<S>(), shape.kernel * shape.kernel, column_blocks * LANES);
     let columns = blocks_of(shape.out_channels) / column_blocks;
     let of_column = shape.segments(0) * length * column;
     let mut packed = Buffer::zeros(columns * of_column);
@@ -46,9 +56,9 @@ pub(crate) fn for_convolution(weights: &Weights, shape: &ConvolutionShape, colum
                     let Some((kernel, scale)) = weights.kernel(index * column + out, block * LANES + lane) else {
                         continue;
                     };
-                    let first = (position * area * length + lane) * column + out;
+                    let first = position * area * length * column + place::<S>(lane, column, out);
                     for (tap, &value) in kernel.iter().enumerate() {
-                        packed[first + tap * length * column] = (f64::from(value) * scale) as f32;
+                        packed[first + tap * length * column] = S::of((f64::from(value) * scale) as f32);
                     }
                 }
             }
@@ -57,16 +67,35 @@ pub(crate) fn for_convolution(weights: &Weights, shape: &ConvolutionShape, colum
     packed
 }
 
-/// For [`multiply`](super::winograd): (points, columns, input blocks of a column, length, blocks of a column, 16).
-pub(crate) fn for_winograd(weights: &Weights, scheme: Scheme, column_blocks: usize) -> Buffer {
+/// For [`convolve_groups`](super::grouped): (blocks, kernel, kernel, channels of a group, 16).
+pub(crate) fn for_groups<S: Stored>(weights: &Weights) -> Buffer<S> {
+    let (area, of_group) = (weights.kernel * weights.kernel, weights.in_channels);
+    let of_block = area * of_group * LANES;
+    let mut packed = Buffer::<S>::zeros(blocks_of(weights.out_channels) * of_block);
+    for (block, packed) in packed.as_mut_slice().chunks_exact_mut(of_block).enumerate() {
+        for lane in 0..LANES {
+            for other in 0..of_group {
+                let channel = block * LANES + lane;
+                let Some((kernel, scale)) = weights.kernel(channel ^ other, channel) else { continue };
+                for (tap, &value) in kernel.iter().enumerate() {
+                    packed[(tap * of_group + other) * LANES + lane] = S::of((f64::from(value) * scale) as f32);
+                }
+            }
+        }
+    }
+    packed
+}
+
+/// For [`multiply`](super::winograd): (points, columns, input blocks of a column, length / depth, blocks of a column, 16, depth).
+pub(crate) fn for_winograd<S: Stored>(weights: &Weights, scheme: Scheme, column_blocks: usize) -> Buffer<S> {
     let in_channels = weights.in_channels * weights.groups;
-    let (length, column) = (in_channels.min(LANES), column_blocks * LANES);
+    let (length, column) = (filled_up::<S>(in_channels.min(LANES)), column_blocks * LANES);
     let columns = blocks_of(weights.out_channels) / column_blocks;
     let seen =
         |column: usize| input_blocks((in_channels, weights.out_channels), weights.groups, column * column_blocks);
     let of_column = seen(0).len() * length * column;
     let (points, matrix) = (scheme.products(), scheme.matrix());
-    let mut packed = Buffer::zeros(points * columns * of_column);
+    let mut packed = Buffer::<S>::zeros(points * columns * of_column);
     let whole = Writable::new(packed.as_mut_slice());
     (0..columns).into_par_iter().for_each(|index| {
         let mut transformed = [0.0; MAX_POINTS * MAX_POINTS];
@@ -77,11 +106,11 @@ pub(crate) fn for_winograd(weights: &Weights, scheme: Scheme, column_blocks: usi
                         continue;
                     };
                     matrix.transform(kernel, scale, &mut transformed);
-                    let within = (position * length + lane) * column + out;
+                    let within = position * length * column + place::<S>(lane, column, out);
                     for (point, &value) in transformed[..points].iter().enumerate() {
                         let at = (point * columns + index) * of_column + within;
                         // SAFETY: within the buffer; each column's part is written by one thread.
-                        unsafe { whole.at(at).write(value as f32) };
+                        unsafe { whole.at(at).write(S::of(value as f32)) };
                     }
                 }
             }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::lanes::{LANES, Lanes};
 use super::map::{Extent, Writable};
+use super::stored::Stored;
 
 /// What a window becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,23 +21,23 @@ pub(crate) enum Window {
 }
 
 /// A pool of some planes: channel blocks of images.
-pub(crate) struct PoolPlanes<'a> {
+pub(crate) struct PoolPlanes<'a, S> {
     pub(crate) window: Window,
     pub(crate) stride: usize,
     pub(crate) input: Extent,
     pub(crate) output: Extent,
     /// (planes, pixels, 16).
-    pub(crate) from: &'a [f32],
+    pub(crate) from: &'a [S],
     /// Planes that this call computes.
     pub(crate) planes: Range<usize>,
     /// (planes, pixels, 16).
-    pub(crate) to: Writable<'a>,
+    pub(crate) to: Writable<'a, S>,
 }
 
 /// # Safety
 /// The processor has `V`'s instruction set; slices are as large as their fields say; nobody else writes the same planes.
 #[inline(always)]
-pub(super) unsafe fn pool<V: Lanes>(call: &PoolPlanes) {
+pub(super) unsafe fn pool<V: Lanes, S: Stored>(call: &PoolPlanes<S>) {
     for plane in call.planes.clone() {
         // SAFETY: the plane is within both buffers.
         unsafe {
@@ -46,11 +47,11 @@ pub(super) unsafe fn pool<V: Lanes>(call: &PoolPlanes) {
                 for column in 0..call.output.width {
                     let centre = (row * call.stride, column * call.stride);
                     let value = match call.window {
-                        Window::Max => largest::<V>(from, call.input, centre),
-                        Window::Mean { zeros } => mean::<V>(from, call.input, centre, zeros),
-                        Window::Blur => blurred::<V>(from, call.input, centre),
+                        Window::Max => largest::<V, S>(from, call.input, centre),
+                        Window::Mean { zeros } => mean::<V, S>(from, call.input, centre, zeros),
+                        Window::Blur => blurred::<V, S>(from, call.input, centre),
                     };
-                    value.store(to.add((row * call.output.width + column) * LANES));
+                    S::store(value, to.add((row * call.output.width + column) * LANES));
                 }
             }
         }
@@ -58,13 +59,13 @@ pub(super) unsafe fn pool<V: Lanes>(call: &PoolPlanes) {
 }
 
 #[inline(always)]
-unsafe fn largest<V: Lanes>(from: *const f32, extent: Extent, (y, x): (usize, usize)) -> V {
+unsafe fn largest<V: Lanes, S: Stored>(from: *const S, extent: Extent, (y, x): (usize, usize)) -> V {
     // SAFETY: rows and columns are clipped to the map.
     unsafe {
-        let mut value = V::load(from.add((y * extent.width + x) * LANES));
+        let mut value: V = S::load(from.add((y * extent.width + x) * LANES));
         for row in y.saturating_sub(1)..(y + 2).min(extent.height) {
             for column in x.saturating_sub(1)..(x + 2).min(extent.width) {
-                value = value.max(V::load(from.add((row * extent.width + column) * LANES)));
+                value = value.max(S::load(from.add((row * extent.width + column) * LANES)));
             }
         }
         value
@@ -72,7 +73,7 @@ unsafe fn largest<V: Lanes>(from: *const f32, extent: Extent, (y, x): (usize, us
 }
 
 #[inline(always)]
-unsafe fn mean<V: Lanes>(from: *const f32, extent: Extent, (y, x): (usize, usize), zeros: bool) -> V {
+unsafe fn mean<V: Lanes, S: Stored>(from: *const S, extent: Extent, (y, x): (usize, usize), zeros: bool) -> V {
     let (bottom, right) = ((y + 2).min(extent.height), (x + 2).min(extent.width));
     let count = if zeros { 4 } else { (bottom - y) * (right - x) };
     // SAFETY: rows and columns are clipped to the map.
@@ -80,7 +81,7 @@ unsafe fn mean<V: Lanes>(from: *const f32, extent: Extent, (y, x): (usize, usize
         let mut sum = V::splat(0.0);
         for row in y..bottom {
             for column in x..right {
-                sum = sum.add(V::load(from.add((row * extent.width + column) * LANES)));
+                sum = sum.add(S::load(from.add((row * extent.width + column) * LANES)));
             }
         }
         sum.mul(V::splat(1.0 / count as f32))
@@ -88,7 +89,7 @@ unsafe fn mean<V: Lanes>(from: *const f32, extent: Extent, (y, x): (usize, usize
 }
 
 #[inline(always)]
-unsafe fn blurred<V: Lanes>(from: *const f32, extent: Extent, (y, x): (usize, usize)) -> V {
+unsafe fn blurred<V: Lanes, S: Stored>(from: *const S, extent: Extent, (y, x): (usize, usize)) -> V {
     let (rows, columns) = (neighbours(y, extent.height), neighbours(x, extent.width));
     // SAFETY: reflected rows and columns lie within the map.
     unsafe {
@@ -96,7 +97,7 @@ unsafe fn blurred<V: Lanes>(from: *const f32, extent: Extent, (y, x): (usize, us
         for i in 0..3 {
             for j in 0..3 {
                 let weight = [0.25, 0.5, 0.25][i] * [0.25, 0.5, 0.25][j];
-                let value = V::load(from.add((rows[i] * extent.width + columns[j]) * LANES));
+                let value: V = S::load(from.add((rows[i] * extent.width + columns[j]) * LANES));
                 sum = value.mul_add(V::splat(weight), sum);
             }
         }

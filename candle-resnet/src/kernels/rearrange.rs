@@ -2,6 +2,7 @@
 
 use super::lanes::LANES;
 use super::map::{Extent, blocks_of};
+use super::stored::Stored;
 
 /// How an image is cut into pixels of a map: each `factor × factor` pixels become one.
 ///
@@ -27,7 +28,7 @@ impl Unfolding {
     }
 
     /// One image (channels, height, width) → one image of a map. What lies beyond the image stays as it is: zero.
-    pub(crate) fn unfold(&self, image: &[f32], map: &mut [f32]) {
+    pub(crate) fn unfold<S: Stored>(&self, image: &[f32], map: &mut [S]) {
         let (factor, extent) = (self.factor, self.unfolded_extent());
         let plane = extent.pixels() * LANES;
         for (channel, values) in image.chunks_exact(self.extent.pixels()).enumerate() {
@@ -37,7 +38,7 @@ impl Unfolding {
                     let first = unfolded / LANES * plane + y / factor * extent.width * LANES + unfolded % LANES;
                     let to = map[first..].iter_mut().step_by(LANES);
                     for (to, &value) in to.zip(row.iter().skip(start).step_by(factor)) {
-                        *to = value;
+                        *to = S::of(value);
                     }
                 }
             }
@@ -46,23 +47,23 @@ impl Unfolding {
 }
 
 /// One image of a map → (channels, height, width).
-pub(crate) fn refold(map: &[f32], channels: usize, extent: Extent, image: &mut [f32]) {
+pub(crate) fn refold<S: Stored>(map: &[S], channels: usize, extent: Extent, image: &mut [f32]) {
     for (channel, values) in image.chunks_exact_mut(extent.pixels()).take(channels).enumerate() {
         let first = channel / LANES * extent.pixels() * LANES + channel % LANES;
         for (value, &from) in values.iter_mut().zip(map[first..].iter().step_by(LANES)) {
-            *value = from;
+            *value = from.value();
         }
     }
 }
 
 /// Every `stride`-th pixel of one image, with `padding` zero channels before the first; `to` is zero before.
-pub(crate) fn shift_channels(
-    from: &[f32],
+pub(crate) fn shift_channels<S: Stored>(
+    from: &[S],
     channels: usize,
     extent: Extent,
     stride: usize,
     padding: usize,
-    to: &mut [f32],
+    to: &mut [S],
 ) {
     let output = Extent { height: extent.height.div_ceil(stride), width: extent.width.div_ceil(stride) };
     for channel in 0..channels {

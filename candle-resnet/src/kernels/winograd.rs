@@ -14,6 +14,7 @@ use super::convolution::input_blocks;
 use super::lanes::{LANES, Lanes};
 use super::map::{Extent, Writable, blocks_of};
 use super::product::{Finish, Product, is_heavy, product};
+use super::stored::{Stored, filled_up};
 
 /// Points of a tile's side, at most.
 pub(super) const MAX_POINTS: usize = 6;
@@ -79,7 +80,7 @@ impl Tiles {
         self.tiles.len()
     }
 
-    /// Floats from one point to the next in transformed inputs of `blocks` channel blocks; off a power of two.
+    /// Values from one point to the next in transformed inputs of `blocks` channel blocks; off a power of two.
     fn input_stride(&self, blocks: usize) -> usize {
         blocks * self.count() * LANES + LANES
     }
@@ -89,12 +90,12 @@ impl Tiles {
         self.count() * LANES + LANES
     }
 
-    /// Floats that [`transform_inputs`] writes.
+    /// Values that [`transform_inputs`] writes.
     pub(crate) fn transformed_inputs(&self, blocks: usize) -> usize {
         self.scheme.products() * self.input_stride(blocks)
     }
 
-    /// Floats that [`multiply_plain`] needs beside its output, for columns of `column_blocks`.
+    /// Weights that [`multiply_plain`] needs room for beside its output, for columns of `column_blocks`.
     pub(crate) fn transformed_weights(&self, column_blocks: usize) -> usize {
         self.scheme.products() * plain::point_stride(self.scheme, column_blocks)
     }
@@ -116,28 +117,28 @@ impl Tiles {
 }
 
 /// Maps → transformed tiles, for a range of channel blocks.
-pub(crate) struct TransformInputs<'a> {
+pub(crate) struct TransformInputs<'a, S> {
     pub(crate) tiles: &'a Tiles,
     /// (images, blocks, pixels, 16).
-    pub(crate) input: &'a [f32],
+    pub(crate) input: &'a [S],
     /// Channel blocks of the input.
     pub(crate) blocks: usize,
     /// Those that this call transforms.
     pub(crate) range: Range<usize>,
     /// (points, blocks, tiles, 16), padded.
-    pub(crate) transformed: Writable<'a>,
+    pub(crate) transformed: Writable<'a, S>,
 }
 
 /// Transformed tiles × transformed weights, for a range of columns of the output.
-pub(crate) struct Multiply<'a> {
+pub(crate) struct Multiply<'a, S> {
     pub(crate) tiles: &'a Tiles,
     /// What [`transform_inputs`] wrote.
-    pub(crate) transformed: &'a [f32],
+    pub(crate) transformed: &'a [S],
     /// Channels in and out.
     pub(crate) channels: (usize, usize),
     pub(crate) groups: usize,
-    /// (points, columns, input blocks of a column, length, blocks of a column, 16).
-    pub(crate) weights: &'a [f32],
+    /// (points, columns, input blocks of a column, length / depth, blocks of a column, 16, depth).
+    pub(crate) weights: &'a [S],
     /// Channel blocks of the output that are computed together, 1 or 2: a column.
     pub(crate) column_blocks: usize,
     /// Columns of the output.
@@ -149,26 +150,26 @@ pub(crate) struct Multiply<'a> {
 }
 
 /// As [`Multiply`], with weights that are transformed on the way: more arithmetic, less to read from memory.
-pub(crate) struct MultiplyPlain<'a> {
+pub(crate) struct MultiplyPlain<'a, S> {
     pub(crate) tiles: &'a Tiles,
     /// What [`transform_inputs`] wrote.
-    pub(crate) transformed: &'a [f32],
+    pub(crate) transformed: &'a [S],
     /// Channel blocks of the input.
     pub(crate) blocks: usize,
-    /// (columns, input blocks, 3, 3, 16, blocks of a column, 16): as for a convolution without groups.
-    pub(crate) weights: &'a [f32],
+    /// (columns, input blocks, 3, 3, 16 / depth, blocks of a column, 16, depth): as for a convolution without groups.
+    pub(crate) weights: &'a [S],
     /// Channel blocks of the output that are computed together, 1 or 2: a column.
     pub(crate) column_blocks: usize,
     /// Columns that this call computes.
     pub(crate) range: Range<usize>,
-    /// Transformed weights of some input blocks; [`Tiles::transformed_weights`] floats.
-    pub(crate) scratch: &'a mut [f32],
+    /// Transformed weights of some input blocks; [`Tiles::transformed_weights`] of them.
+    pub(crate) scratch: &'a mut [S],
     /// (blocks of the range, points, tiles, 16), padded.
     pub(crate) products: Writable<'a>,
 }
 
 /// Products → outputs, for a range of channel blocks.
-pub(crate) struct TransformOutputs<'a> {
+pub(crate) struct TransformOutputs<'a, S> {
     pub(crate) tiles: &'a Tiles,
     /// What [`multiply`] wrote for these blocks.
     pub(crate) products: &'a [f32],
@@ -179,30 +180,30 @@ pub(crate) struct TransformOutputs<'a> {
     /// (blocks, 16).
     pub(crate) bias: &'a [f32],
     /// Added before the ReLU; (images, blocks, pixels, 16).
-    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) residual: Option<&'a [S]>,
     pub(crate) relu: bool,
     /// (images, blocks, pixels, 16).
-    pub(crate) output: Writable<'a>,
+    pub(crate) output: Writable<'a, S>,
 }
 
 /// # Safety
 /// The processor has `V`'s instruction set; slices are as large as their fields say; nobody else writes to the same blocks.
 #[inline(always)]
-pub(super) unsafe fn transform_inputs<V: Lanes>(call: &TransformInputs) {
+pub(super) unsafe fn transform_inputs<V: Lanes, S: Stored>(call: &TransformInputs<S>) {
     // SAFETY: passed on.
     unsafe {
         match call.tiles.scheme.points() {
-            4 => inputs::<V, 4>(call),
-            _ => inputs::<V, 6>(call),
+            4 => inputs::<V, S, 4>(call),
+            _ => inputs::<V, S, 6>(call),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn inputs<V: Lanes, const P: usize>(call: &TransformInputs) {
+unsafe fn inputs<V: Lanes, S: Stored, const P: usize>(call: &TransformInputs<S>) {
     let Tiles { extent, padding, ref tiles, .. } = *call.tiles;
     let stride = call.tiles.input_stride(call.blocks);
-    let mut bordered = [0.0; MAX_POINTS * MAX_POINTS * LANES];
+    let mut bordered = [S::default(); MAX_POINTS * MAX_POINTS * LANES];
     for block in call.range.clone() {
         for (position, index) in tiles.clone().enumerate() {
             let (image, row, column) = call.tiles.place(index);
@@ -217,10 +218,10 @@ unsafe fn inputs<V: Lanes, const P: usize>(call: &TransformInputs) {
                 let to = call.transformed.at((block * tiles.len() + position) * LANES);
                 if inside {
                     let first = ((row - padding) * extent.width + column - padding) * LANES;
-                    input_tile::<V, P>(plane.add(first), extent.width * LANES, to, stride);
+                    input_tile::<V, S, P>(plane.add(first), extent.width * LANES, to, stride);
                 } else {
-                    copy_bordered::<V, P>(plane, extent, (row, column), padding, &mut bordered);
-                    input_tile::<V, P>(bordered.as_ptr(), P * LANES, to, stride);
+                    copy_bordered::<S, P>(plane, extent, (row, column), padding, &mut bordered);
+                    input_tile::<V, S, P>(bordered.as_ptr(), P * LANES, to, stride);
                 }
             }
         }
@@ -229,12 +230,12 @@ unsafe fn inputs<V: Lanes, const P: usize>(call: &TransformInputs) {
 
 /// Copies a tile of which a part lies beyond the map; that part becomes zero.
 #[inline(always)]
-unsafe fn copy_bordered<V: Lanes, const P: usize>(
-    plane: *const f32,
+unsafe fn copy_bordered<S: Stored, const P: usize>(
+    plane: *const S,
     extent: Extent,
     (row, column): (usize, usize),
     padding: usize,
-    to: &mut [f32; MAX_POINTS * MAX_POINTS * LANES],
+    to: &mut [S; MAX_POINTS * MAX_POINTS * LANES],
 ) {
     for i in 0..P {
         for j in 0..P {
@@ -242,11 +243,11 @@ unsafe fn copy_bordered<V: Lanes, const P: usize>(
             // SAFETY: read only where the pixel is one of the map's.
             unsafe {
                 let value = if y < extent.height && x < extent.width {
-                    V::load(plane.add((y * extent.width + x) * LANES))
+                    plane.add((y * extent.width + x) * LANES).cast::<[S; LANES]>().read_unaligned()
                 } else {
-                    V::splat(0.0)
+                    [S::default(); LANES]
                 };
-                value.store(to.as_mut_ptr().add((i * P + j) * LANES));
+                to.as_mut_ptr().add((i * P + j) * LANES).cast::<[S; LANES]>().write_unaligned(value);
             }
         }
     }
@@ -254,14 +255,14 @@ unsafe fn copy_bordered<V: Lanes, const P: usize>(
 
 /// Bᵀ d B.
 #[inline(always)]
-unsafe fn input_tile<V: Lanes, const P: usize>(from: *const f32, row: usize, to: *mut f32, stride: usize) {
+unsafe fn input_tile<V: Lanes, S: Stored, const P: usize>(from: *const S, row: usize, to: *mut S, stride: usize) {
     // SAFETY: the caller's.
     unsafe {
         let mut half = [[V::splat(0.0); P]; P];
         for j in 0..P {
             let mut line = [V::splat(0.0); P];
             for i in 0..P {
-                line[i] = V::load(from.add(i * row + j * LANES));
+                line[i] = S::load(from.add(i * row + j * LANES));
             }
             let line = input_line::<V, P>(line);
             for i in 0..P {
@@ -271,7 +272,7 @@ unsafe fn input_tile<V: Lanes, const P: usize>(from: *const f32, row: usize, to:
         for i in 0..P {
             let line = input_line::<V, P>(half[i]);
             for j in 0..P {
-                line[j].store(to.add((i * P + j) * stride));
+                S::store(line[j], to.add((i * P + j) * stride));
             }
         }
     }
@@ -308,12 +309,12 @@ unsafe fn input_line<V: Lanes, const P: usize>(d: [V; P]) -> [V; P] {
 /// # Safety
 /// As [`transform_inputs`].
 #[inline(always)]
-pub(super) unsafe fn multiply<V: Lanes>(call: &Multiply) {
+pub(super) unsafe fn multiply<V: Lanes, S: Stored>(call: &Multiply<S>) {
     let points = call.tiles.scheme.products();
     let blocks = blocks_of(call.channels.0);
     let (input_stride, output_stride) = (call.tiles.input_stride(blocks), call.tiles.output_stride());
     let segment_stride = call.tiles.count() * LANES;
-    let length = call.channels.0.min(LANES);
+    let length = filled_up::<S>(call.channels.0.min(LANES));
     for point in 0..points {
         for column in call.range.clone() {
             let block = (column - call.range.start) * call.column_blocks;
@@ -321,15 +322,17 @@ pub(super) unsafe fn multiply<V: Lanes>(call: &Multiply) {
             let of_column = seen.len() * length * call.column_blocks * LANES;
             // SAFETY: passed on.
             unsafe {
-                product::<V>(&Product {
+                let output = call.products.at((block * points + point) * output_stride);
+                product::<V, S, f32>(&Product {
                     input: call.transformed.as_ptr().add(point * input_stride + seen.start * segment_stride),
                     rows: call.tiles.count(),
                     segments: seen.len(),
                     segment_stride,
                     length,
                     weights: call.weights.as_ptr().add((point * call.columns + column) * of_column),
-                    output: call.products.at((block * points + point) * output_stride),
+                    output,
                     block_stride: points * output_stride,
+                    sums: (output, points * output_stride),
                     blocks: call.column_blocks,
                     heavy: is_heavy(call.weights),
                     accumulate: false,
@@ -343,19 +346,19 @@ pub(super) unsafe fn multiply<V: Lanes>(call: &Multiply) {
 /// # Safety
 /// As [`transform_inputs`].
 #[inline(always)]
-pub(super) unsafe fn transform_outputs<V: Lanes>(call: &TransformOutputs) {
+pub(super) unsafe fn transform_outputs<V: Lanes, S: Stored>(call: &TransformOutputs<S>) {
     // SAFETY: passed on.
     unsafe {
         match call.tiles.scheme {
-            Scheme::TwoByTwo => outputs::<V, 4, 2>(call),
-            Scheme::FourByFour => outputs::<V, 6, 4>(call),
-            Scheme::ThreeByThreeOfFour => outputs::<V, 6, 3>(call),
+            Scheme::TwoByTwo => outputs::<V, S, 4, 2>(call),
+            Scheme::FourByFour => outputs::<V, S, 6, 4>(call),
+            Scheme::ThreeByThreeOfFour => outputs::<V, S, 6, 3>(call),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn outputs<V: Lanes, const P: usize, const M: usize>(call: &TransformOutputs) {
+unsafe fn outputs<V: Lanes, S: Stored, const P: usize, const M: usize>(call: &TransformOutputs<S>) {
     let Tiles { extent, ref tiles, .. } = *call.tiles;
     let stride = call.tiles.output_stride();
     for block in call.range.clone() {
@@ -376,19 +379,19 @@ unsafe fn outputs<V: Lanes, const P: usize, const M: usize>(call: &TransformOutp
                     height: (extent.height - row).min(M),
                     width: (extent.width - column).min(M),
                 };
-                output_tile::<V, P, M>(&tile);
+                output_tile::<V, S, P, M>(&tile);
             }
         }
     }
 }
 
-struct OutputTile<V> {
+struct OutputTile<V, S> {
     products: *const f32,
     stride: usize,
     bias: V,
-    residual: *const f32,
+    residual: *const S,
     relu: bool,
-    to: *mut f32,
+    to: *mut S,
     row: usize,
     /// Rows and columns that lie within the map.
     height: usize,
@@ -397,7 +400,7 @@ struct OutputTile<V> {
 
 /// Aᵀ m A, and what is left of the layer.
 #[inline(always)]
-unsafe fn output_tile<V: Lanes, const P: usize, const M: usize>(tile: &OutputTile<V>) {
+unsafe fn output_tile<V: Lanes, S: Stored, const P: usize, const M: usize>(tile: &OutputTile<V, S>) {
     // SAFETY: the caller's.
     unsafe {
         let mut half = [[V::splat(0.0); P]; M];
@@ -421,12 +424,12 @@ unsafe fn output_tile<V: Lanes, const P: usize, const M: usize>(tile: &OutputTil
                     let offset = i * tile.row + j * LANES;
                     let mut value = line[j].add(tile.bias);
                     if !tile.residual.is_null() {
-                        value = value.add(V::load(tile.residual.add(offset)));
+                        value = value.add(S::load(tile.residual.add(offset)));
                     }
                     if tile.relu {
                         value = V::splat(0.0).max(value);
                     }
-                    value.store(tile.to.add(offset));
+                    S::store(value, tile.to.add(offset));
                 }
             }
         }

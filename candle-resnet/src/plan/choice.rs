@@ -1,6 +1,7 @@
 //! Which algorithm computes a convolution: a pure function of its shape and of what the plan is for.
 
-use crate::kernels::{Extent, Scheme};
+use super::{PlanOptions, Precision};
+use crate::kernels::{Extent, LANES, Scheme};
 
 /// What a plan is mostly used for. It runs anything; this is what it is fast at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,8 @@ impl Default for Workload {
 pub(crate) enum Algorithm {
     /// As one matrix product.
     Direct,
+    /// Without the multiplications between groups of a block.
+    Grouped,
     /// By Winograd's method, with weights transformed beforehand.
     Winograd(Scheme),
     /// By Winograd's method, with weights transformed on the way: a quarter or half of the memory to hold and to read.
@@ -37,6 +40,7 @@ impl Algorithm {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Algorithm::Direct => "direct",
+            Algorithm::Grouped => "grouped",
             Algorithm::Plain(Scheme::TwoByTwo) => "F(2×2, 3×3) plain",
             Algorithm::Plain(_) => "F(4×4, 3×3) plain",
             Algorithm::Winograd(Scheme::TwoByTwo) => "F(2×2, 3×3)",
@@ -68,8 +72,14 @@ const MANY_WEIGHTS: usize = 128 * 128;
 const FEW_TILES: usize = 12;
 
 /// The algorithm for a convolution.
-pub(crate) fn choose(candidate: &Candidate, workload: &Workload, low_memory: bool) -> Algorithm {
+///
+/// F(4×4) and its like multiply by up to 8 and add up what nearly cancels: in bf16 too little would be left.
+pub(crate) fn choose(candidate: &Candidate, options: &PlanOptions) -> Algorithm {
+    let &PlanOptions { precision, ref workload, low_memory, .. } = options;
     let &Candidate { in_channels, out_channels, kernel, stride, dilation, groups, extent } = candidate;
+    if groups > 1 && in_channels == out_channels && LANES.is_multiple_of(in_channels / groups) {
+        return Algorithm::Grouped;
+    }
     if stride != 1 || dilation != 1 {
         return Algorithm::Direct;
     }
@@ -77,7 +87,8 @@ pub(crate) fn choose(candidate: &Candidate, workload: &Workload, low_memory: boo
     let few_tiles = many && Scheme::FourByFour.tiles(extent) * workload.batch < FEW_TILES * workload.threads;
     let few_images = workload.images.is_some_and(|images| images < FEW_IMAGES);
     let scheme = match kernel {
-        4 => return Algorithm::Winograd(Scheme::ThreeByThreeOfFour),
+        3 if precision == Precision::Bf16 => Scheme::TwoByTwo,
+        4 if precision == Precision::F32 => return Algorithm::Winograd(Scheme::ThreeByThreeOfFour),
         3 if few_tiles => Scheme::TwoByTwo,
         3 => Scheme::FourByFour,
         _ => return Algorithm::Direct,
@@ -115,6 +126,7 @@ mod tests {
         let strided = Candidate { stride: 2, ..square(128, 3, 28) };
         let dilated = Candidate { dilation: 2, ..square(512, 3, 28) };
         let grouped = Candidate { groups: 32, ..square(1024, 3, 7) };
+        let in_blocks = Candidate { groups: 32, stride: 2, ..square(256, 3, 28) };
         let stem = Candidate { out_channels: 64, ..square(12, 4, 112) };
         for (candidate, workload, expected, with_little_memory) in [
             (square(64, 1, 56), MANY, DIRECT, DIRECT),
@@ -130,13 +142,28 @@ mod tests {
             (square(512, 3, 7), ONE_EVER, PLAIN_F2, PLAIN_F2),
             (grouped, MANY, F4, F4),
             (grouped, ONE, F2, F2),
+            (in_blocks, MANY, Algorithm::Grouped, Algorithm::Grouped),
+            (in_blocks, ONE_EVER, Algorithm::Grouped, Algorithm::Grouped),
             (strided, MANY, DIRECT, DIRECT),
             (dilated, MANY, DIRECT, DIRECT),
             (stem, ONE, STEM, STEM),
             (square(12, 2, 112), MANY, DIRECT, DIRECT),
         ] {
-            assert_eq!(choose(&candidate, &workload, false), expected, "{candidate:?} {workload:?}");
-            assert_eq!(choose(&candidate, &workload, true), with_little_memory, "{candidate:?} {workload:?}");
+            let options = PlanOptions { workload, ..PlanOptions::default() };
+            assert_eq!(choose(&candidate, &options), expected, "{candidate:?} {workload:?}");
+            let options = PlanOptions { low_memory: true, ..options };
+            assert_eq!(choose(&candidate, &options), with_little_memory, "{candidate:?} {workload:?}");
+        }
+    }
+
+    #[test]
+    fn bf16_takes_no_scheme_that_multiplies_errors() {
+        let stem = Candidate { out_channels: 64, ..square(12, 4, 112) };
+        for (candidate, expected) in
+            [(square(64, 1, 56), DIRECT), (square(64, 3, 56), F2), (square(512, 3, 7), F2), (stem, DIRECT)]
+        {
+            let options = PlanOptions { workload: MANY, precision: Precision::Bf16, ..PlanOptions::default() };
+            assert_eq!(choose(&candidate, &options), expected, "{candidate:?}");
         }
     }
 }

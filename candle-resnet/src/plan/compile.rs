@@ -6,23 +6,23 @@ use super::convolution::{FoldedConvolution, Geometry, PackedConvolution};
 use super::{Packing, Plan, PlanOptions, Source};
 use crate::architecture::Norm;
 use crate::blueprint::{Attention, Block, Blueprint, ConvNorm, NORM_EPSILON, Pool, Shortcut, Stem};
-use crate::kernels::{Buffer, Extent, Kernels, Unfolding, Window, padded};
+use crate::kernels::{Buffer, Extent, Kernels, Stored, Unfolding, Window, padded};
 
 /// A buffer, by its place in the workspace.
 pub(super) type Slot = usize;
 
 /// A part of the network whose output may be asked for: the stem, or a stage.
 #[derive(Debug)]
-pub(super) struct Segment {
+pub(super) struct Segment<S: Stored> {
     pub(super) name: String,
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<Step<S>>,
     pub(super) channels: usize,
 }
 
 /// One operation on whole maps.
 #[derive(Debug)]
-pub(super) struct Step {
-    pub(super) operation: Operation,
+pub(super) struct Step<S: Stored> {
+    pub(super) operation: Operation<S>,
     pub(super) from: Slot,
     pub(super) residual: Option<Slot>,
     pub(super) to: Slot,
@@ -31,13 +31,13 @@ pub(super) struct Step {
 }
 
 #[derive(Debug)]
-pub(super) enum Operation {
+pub(super) enum Operation<S: Stored> {
     /// Images → a map; the factor of an [`Unfolding`].
     Unfold {
         factor: usize,
     },
     Convolve {
-        convolution: PackedConvolution,
+        convolution: PackedConvolution<S>,
         relu: bool,
     },
     Pool {
@@ -69,11 +69,11 @@ pub(super) enum PackedAttention {
     EfficientChannel(Vec<f32>),
 }
 
-/// Two dense layers.
+/// Two dense layers, in f32 always: they are small, and all that follows is multiplied by them.
 #[derive(Debug)]
 pub(super) struct SqueezeExcite {
-    pub(super) squeeze: PackedConvolution,
-    pub(super) excite: PackedConvolution,
+    pub(super) squeeze: PackedConvolution<f32>,
+    pub(super) excite: PackedConvolution<f32>,
 }
 
 #[derive(Debug)]
@@ -85,12 +85,12 @@ pub(super) struct GroupNorm {
     pub(super) bias: Buffer,
 }
 
-impl Plan {
+impl<S: Stored> Plan<S> {
     /// Compiles the network before its classifier.
     ///
     /// # Errors
     /// If a tensor is missing or of another shape.
-    pub(crate) fn compile(blueprint: &Blueprint, source: &dyn Source, options: &PlanOptions) -> Result<Plan> {
+    pub(super) fn compile(blueprint: &Blueprint, source: &dyn Source, options: &PlanOptions) -> Result<Plan<S>> {
         let packing = Packing { options: *options, kernels: Kernels::of(options.instruction_set) };
         let boundaries = 1 + blueprint.stages.len();
         let mut compiler = Compiler {
@@ -120,11 +120,11 @@ impl Plan {
     }
 }
 
-struct Compiler<'a> {
+struct Compiler<'a, S: Stored> {
     source: &'a dyn Source,
     packing: Packing,
     /// Of the segment that is being compiled.
-    steps: Vec<Step>,
+    steps: Vec<Step<S>>,
     /// Of the map after the last step, for an image of the workload.
     extent: Extent,
     slots: usize,
@@ -133,8 +133,8 @@ struct Compiler<'a> {
     free: Vec<Slot>,
 }
 
-impl Compiler<'_> {
-    fn stem(&mut self, stem: &Stem, pixels: Slot) -> Result<Segment> {
+impl<S: Stored> Compiler<'_, S> {
+    fn stem(&mut self, stem: &Stem, pixels: Slot) -> Result<Segment<S>> {
         let output = 0;
         let mut from = pixels;
         let count = stem.convs.len() + stem.pools.len();
@@ -170,7 +170,7 @@ impl Compiler<'_> {
         if factor == 2 { convolution.unfolded() } else { convolution }
     }
 
-    fn stage(&mut self, name: &str, blocks: &[Block], input: Slot, output: Slot) -> Result<Segment> {
+    fn stage(&mut self, name: &str, blocks: &[Block], input: Slot, output: Slot) -> Result<Segment<S>> {
         let mut from = input;
         for (index, block) in blocks.iter().enumerate() {
             let to = if index + 1 == blocks.len() { output } else { self.take() };
@@ -242,14 +242,14 @@ impl Compiler<'_> {
     }
 
     /// Appends a step, and notes what its slot holds from then on.
-    fn push(&mut self, step: Step) {
+    fn push(&mut self, step: Step<S>) {
         self.channels.resize(self.slots, 0);
         self.channels[step.to] = step.channels;
         self.steps.push(step);
     }
 
     fn conv_norm(&mut self, unit: &ConvNorm, convolution: FoldedConvolution, ends: Ends) -> Result<()> {
-        let packed = convolution.pack(self.extent, &self.packing);
+        let packed: PackedConvolution<S> = convolution.pack(self.extent, &self.packing);
         self.extent = packed.geometry.output(self.extent);
         let channels = unit.out_channels;
         let Ends { from, residual, to, relu } = ends;
@@ -335,7 +335,7 @@ impl Compiler<'_> {
     }
 
     /// A dense layer, as a 1×1 convolution of maps of one pixel.
-    fn dense(&self, name: &str, inputs: usize, outputs: usize) -> Result<PackedConvolution> {
+    fn dense(&self, name: &str, inputs: usize, outputs: usize) -> Result<PackedConvolution<f32>> {
         let dense = FoldedConvolution {
             name: name.into(),
             geometry: Geometry::dense(inputs, outputs),

@@ -3,8 +3,8 @@
 use super::Packing;
 use super::choice::{Algorithm, Candidate, choose};
 use crate::kernels::{
-    Buffer, ConvolutionShape, Extent, LANES, Layer, Scratch, Team, Weights, WinogradShape, blocks_of, for_convolution,
-    for_winograd, padded,
+    Buffer, ConvolutionShape, Extent, LANES, Layer, Scratch, Stored, Team, Weights, WinogradShape, blocks_of,
+    for_convolution, for_groups, for_winograd, padded,
 };
 
 /// A convolution's shape, whatever the size of its map.
@@ -36,23 +36,23 @@ pub(super) struct FoldedConvolution {
 
 /// Weights in the order of their kernel, and all that it asks for.
 #[derive(Debug)]
-pub(super) struct PackedConvolution {
+pub(super) struct PackedConvolution<S: Stored> {
     pub(super) name: String,
     pub(super) geometry: Geometry,
     pub(super) algorithm: Algorithm,
     /// Channel blocks of the output that are computed together.
     column_blocks: usize,
-    weights: Buffer,
+    weights: Buffer<S>,
     bias: Buffer,
 }
 
 /// The maps of a step.
-pub(super) struct Maps<'a> {
+pub(super) struct Maps<'a, S> {
     pub(super) images: usize,
-    pub(super) from: &'a [f32],
-    pub(super) residual: Option<&'a [f32]>,
+    pub(super) from: &'a [S],
+    pub(super) residual: Option<&'a [S]>,
     pub(super) relu: bool,
-    pub(super) to: &'a mut [f32],
+    pub(super) to: &'a mut [S],
 }
 
 impl Geometry {
@@ -144,12 +144,12 @@ impl FoldedConvolution {
     }
 
     /// Packs the weights for the kernel that suits the workload, where maps of `input` come in.
-    pub(super) fn pack(self, input: Extent, packing: &Packing) -> PackedConvolution {
+    pub(super) fn pack<S: Stored>(self, input: Extent, packing: &Packing) -> PackedConvolution<S> {
         let FoldedConvolution { name, geometry, weights, scale, bias } = self.aligned();
         let Geometry { in_channels, out_channels, kernel, stride, dilation, groups, .. } = geometry;
         let extent = geometry.output(input);
         let candidate = Candidate { in_channels, out_channels, kernel, stride, dilation, groups, extent };
-        let algorithm = choose(&candidate, &packing.options.workload, packing.options.low_memory);
+        let algorithm = choose(&candidate, &packing.options);
         let column_blocks = geometry.column_blocks(packing.kernels.blocks);
         let values = Weights {
             values: &weights,
@@ -161,6 +161,7 @@ impl FoldedConvolution {
         };
         let weights = match algorithm {
             Algorithm::Direct | Algorithm::Plain(_) => for_convolution(&values, &geometry.shape(input), column_blocks),
+            Algorithm::Grouped => for_groups(&values),
             Algorithm::Winograd(scheme) => for_winograd(&values, scheme, column_blocks),
         };
         let mut bias: Vec<f32> = bias.iter().map(|&value| value as f32).collect();
@@ -169,9 +170,9 @@ impl FoldedConvolution {
     }
 }
 
-impl PackedConvolution {
+impl<S: Stored> PackedConvolution<S> {
     /// (images, input) → (images, output), with bias, residual and ReLU.
-    pub(super) fn run(&self, team: &Team, input: Extent, maps: Maps, scratch: &mut Scratch) {
+    pub(super) fn run(&self, team: &Team, input: Extent, maps: Maps<S>, scratch: &mut Scratch) {
         let layer = Layer {
             images: maps.images,
             input: maps.from,
@@ -184,6 +185,7 @@ impl PackedConvolution {
         };
         let (scheme, plain) = match self.algorithm {
             Algorithm::Direct => return team.convolve(&self.geometry.shape(input), layer, scratch),
+            Algorithm::Grouped => return team.convolve_groups(&self.geometry.shape(input), layer),
             Algorithm::Winograd(scheme) => (scheme, false),
             Algorithm::Plain(scheme) => (scheme, true),
         };

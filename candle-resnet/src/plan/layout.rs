@@ -4,7 +4,7 @@ use candle_core::{Result, bail};
 
 use super::Plan;
 use super::compile::{Operation, Segment, Slot, Step, pooled};
-use crate::kernels::{Extent, Unfolding, Window, blocks_of};
+use crate::kernels::{Extent, Stored, Unfolding, Window, blocks_of};
 
 /// Maps of a segment, in bytes, that should stay in the caches.
 const CACHED_BYTES: usize = 3 << 20;
@@ -16,7 +16,7 @@ pub(super) struct Layout {
     pub(super) channels: usize,
     pub(super) extent: Extent,
     pub(super) segments: Vec<SegmentLayout>,
-    /// Floats of each slot.
+    /// Values of each slot.
     pub(super) slots: Vec<usize>,
 }
 
@@ -39,8 +39,8 @@ impl Layout {
     /// For runs of up to `images` images of `channels` channels.
     ///
     /// # Errors
-    /// If the network takes other channels, or larger images.
-    pub(super) fn new(plan: &Plan, images: usize, channels: usize, extent: Extent) -> Result<Layout> {
+    /// If the network takes other channels, or only larger images.
+    pub(super) fn new<S: Stored>(plan: &Plan<S>, images: usize, channels: usize, extent: Extent) -> Result<Layout> {
         if channels != plan.in_channels || extent.pixels() == 0 {
             let Extent { height, width } = extent;
             let wanted = plan.in_channels;
@@ -50,10 +50,11 @@ impl Layout {
         let mut layout = Layout { images, channels, extent, segments: Vec::new(), slots: vec![0; plan.slots] };
         let mut at_once = 1;
         for segment in &plan.segments {
-            let (extents, floats) = walk(segment, &mut of_slot)?;
-            at_once = fitting(floats.iter().map(|&(_, floats)| floats).max().unwrap_or(0), images, at_once);
-            for (slot, floats) in floats {
-                layout.slots[slot] = layout.slots[slot].max(floats * at_once);
+            let (extents, values) = walk(segment, &mut of_slot)?;
+            let largest = values.iter().map(|&(_, values)| values).max().unwrap_or(0);
+            at_once = fitting(largest * size_of::<S>(), images, at_once);
+            for (slot, values) in values {
+                layout.slots[slot] = layout.slots[slot].max(values * at_once);
             }
             layout.segments.push(SegmentLayout { at_once, extents });
         }
@@ -70,18 +71,19 @@ impl Layout {
     }
 }
 
-/// Images that fit the caches: a multiple of what the segment before takes at once, not more than there are.
-fn fitting(floats: usize, images: usize, before: usize) -> usize {
-    let fit = CACHED_BYTES / (3 * floats * size_of::<f32>()).max(1);
+/// Images that fit the caches, given the bytes of a map: a multiple of what the segment before takes at once, not more than
+/// there are.
+fn fitting(bytes: usize, images: usize, before: usize) -> usize {
+    let fit = CACHED_BYTES / (3 * bytes).max(1);
     (fit.min(images) / before * before).max(before)
 }
 
 type Extents = Vec<(Extent, Extent)>;
 
-/// Extents before and after each step, and the floats of each slot that it writes for one image.
-fn walk(segment: &Segment, of_slot: &mut [Extent]) -> Result<(Extents, Vec<(Slot, usize)>)> {
+/// Extents before and after each step, and the values of each slot that it writes for one image.
+fn walk<S: Stored>(segment: &Segment<S>, of_slot: &mut [Extent]) -> Result<(Extents, Vec<(Slot, usize)>)> {
     let mut extents = Vec::new();
-    let mut floats = Vec::new();
+    let mut values = Vec::new();
     for step in &segment.steps {
         let input = of_slot[step.from];
         let output = output(step, input);
@@ -95,17 +97,17 @@ fn walk(segment: &Segment, of_slot: &mut [Extent]) -> Result<(Extents, Vec<(Slot
         }
         of_slot[step.to] = output;
         extents.push((input, output));
-        floats.push((step.to, output.floats(blocks_of(step.channels))));
+        values.push((step.to, output.values(blocks_of(step.channels))));
     }
-    Ok((extents, floats))
+    Ok((extents, values))
 }
 
 /// A blur needs a neighbour to reflect.
-fn cannot_reflect(step: &Step, input: Extent) -> bool {
+fn cannot_reflect<S: Stored>(step: &Step<S>, input: Extent) -> bool {
     matches!(step.operation, Operation::Pool { window: Window::Blur, .. }) && input.height.min(input.width) < 2
 }
 
-fn output(step: &Step, input: Extent) -> Extent {
+fn output<S: Stored>(step: &Step<S>, input: Extent) -> Extent {
     match &step.operation {
         Operation::Unfold { factor } => Unfolding { channels: 1, factor: *factor, extent: input }.unfolded_extent(),
         Operation::Convolve { convolution, .. } => convolution.geometry.output(input),

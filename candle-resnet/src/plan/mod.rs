@@ -14,11 +14,17 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Mutex;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+
+use candle_core::Result;
+use half::bf16;
 
 use crate::architecture::GlobalPool;
+use crate::blueprint::Blueprint;
 pub use crate::kernels::InstructionSet;
-use crate::kernels::{Extent, Kernels};
+use crate::kernels::{Extent, Kernels, Stored};
 
 pub use choice::Workload;
 use compile::Segment;
@@ -27,11 +33,51 @@ pub(crate) use run::End;
 pub use run::StepTime;
 use run::Workspace;
 
+/// What maps and weights are held in, and what is multiplied; sums are f32 in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// 24 significant bits.
+    #[default]
+    F32,
+    /// 8 significant bits: half the memory, and half the time where the processor has instructions for it.
+    Bf16,
+}
+
+impl Precision {
+    /// All of them.
+    pub const ALL: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+    /// `f32` or `bf16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Precision, String> {
+        let found = Precision::ALL.into_iter().find(|precision| precision.name() == name);
+        found.ok_or_else(|| format!("`{name}` is none of f32, bf16"))
+    }
+}
+
 /// How to compile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlanOptions {
     /// What the kernels use.
     pub instruction_set: InstructionSet,
+    /// What it computes in.
+    pub precision: Precision,
     /// What the plan is mostly used for.
     pub workload: Workload,
     /// Whether to keep weights as small as they are, at the cost of speed.
@@ -40,7 +86,12 @@ pub struct PlanOptions {
 
 impl Default for PlanOptions {
     fn default() -> PlanOptions {
-        PlanOptions { instruction_set: InstructionSet::best(), workload: Workload::default(), low_memory: false }
+        PlanOptions {
+            instruction_set: InstructionSet::best(),
+            precision: Precision::default(),
+            workload: Workload::default(),
+            low_memory: false,
+        }
     }
 }
 
@@ -50,32 +101,58 @@ pub(crate) trait Source {
     ///
     /// # Errors
     /// If there is none.
-    fn values(&self, name: &str) -> candle_core::Result<Vec<f32>>;
+    fn values(&self, name: &str) -> Result<Vec<f32>>;
 }
 
 /// What decides how weights are packed.
 #[derive(Clone, Copy)]
 struct Packing {
     options: PlanOptions,
-    kernels: Kernels,
+    kernels: &'static Kernels,
 }
 
-/// A compiled network from pixels to pooled features. Many threads may use one at once.
-pub(crate) struct Plan {
+/// A compiled network from pixels to pooled features, whatever it computes in. Many threads may use one at once.
+pub(crate) trait Compiled: fmt::Debug + Send + Sync {
+    /// Images → what the network holds there, row-major, and its shape: (N, D), or (N, C, H, W).
+    ///
+    /// # Errors
+    /// If the network does not take such images, or has no such boundary.
+    fn run(&self, images: &Images, end: End) -> Result<(Vec<f32>, Vec<usize>)>;
+
+    /// The time of each convolution or other step, for `images` on one thread.
+    ///
+    /// # Errors
+    /// If the network does not take such images.
+    fn profile(&self, images: &Images) -> Result<Vec<StepTime>>;
+}
+
+/// Compiles the network before its classifier.
+///
+/// # Errors
+/// If a tensor is missing or of another shape.
+pub(crate) fn compile(blueprint: &Blueprint, source: &dyn Source, options: &PlanOptions) -> Result<Arc<dyn Compiled>> {
+    Ok(match options.precision {
+        Precision::F32 => Arc::new(Plan::<f32>::compile(blueprint, source, options)?),
+        Precision::Bf16 => Arc::new(Plan::<bf16>::compile(blueprint, source, options)?),
+    })
+}
+
+/// A network whose maps are held in `S`.
+struct Plan<S: Stored> {
     /// The stem and every stage.
-    segments: Vec<Segment>,
+    segments: Vec<Segment<S>>,
     /// Channels of an image.
     in_channels: usize,
     /// Buffers that steps name.
     slots: usize,
     global_pool: GlobalPool,
-    kernels: Kernels,
+    kernels: &'static Kernels,
     /// Memory of runs that are over, for those to come.
-    idle: Mutex<Vec<Workspace>>,
+    idle: Mutex<Vec<Workspace<S>>>,
 }
 
-impl std::fmt::Debug for Plan {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<S: Stored> fmt::Debug for Plan<S> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Plan").field("segments", &self.segments.len()).finish_non_exhaustive()
     }
 }

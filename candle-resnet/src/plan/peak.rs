@@ -3,10 +3,22 @@
 
 use std::time::Instant;
 
-use crate::kernels::{Buffer, ConvolutionShape, Extent, InstructionSet, Kernels, Layer, Scratch, Team, blocks_of};
+use half::bf16;
+
+use super::Precision;
+use crate::kernels::{
+    Buffer, ConvolutionShape, Extent, InstructionSet, Kernels, Layer, Scratch, Stored, Team, blocks_of,
+};
 
 /// Floating-point operations per second of one thread: the best of some small products whose data stay in the cache.
-pub fn peak_flops(set: InstructionSet) -> f64 {
+pub fn peak_flops(set: InstructionSet, precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => peak_of::<f32>(set),
+        Precision::Bf16 => peak_of::<bf16>(set),
+    }
+}
+
+fn peak_of<S: Stored>(set: InstructionSet) -> f64 {
     let extent = Extent { height: 1, width: 42 };
     let shape = ConvolutionShape {
         in_channels: 128,
@@ -20,8 +32,8 @@ pub fn peak_flops(set: InstructionSet) -> f64 {
         groups: 1,
     };
     let team = Team::alone(Kernels::of(set));
-    let (input, weights) = (Buffer::zeros(extent.floats(blocks_of(128))), Buffer::zeros(128 * 32));
-    let (bias, mut output) = (Buffer::zeros(32), Buffer::zeros(extent.floats(blocks_of(32))));
+    let (input, weights) = (Buffer::<S>::zeros(extent.values(blocks_of(128))), Buffer::<S>::zeros(128 * 32));
+    let (bias, mut output) = (Buffer::zeros(32), Buffer::zeros(extent.values(blocks_of(32))));
     let mut scratch = Scratch::default();
     let operations = 2.0 * (128 * 32 * extent.pixels()) as f64;
     let mut best: f64 = 0.0;

@@ -1,6 +1,7 @@
 //! Images through a plan.
 
 use std::ops::Range;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use candle_core::{Result, bail};
@@ -9,24 +10,37 @@ use rayon::prelude::*;
 use super::compile::{GroupNorm, Operation, PackedAttention, Slot, SqueezeExcite, Step};
 use super::convolution::Maps;
 use super::layout::Layout;
-use super::{Images, Plan};
+use super::{Compiled, Images, Plan};
 use crate::architecture::GlobalPool;
 use crate::blueprint::NORM_EPSILON;
 use crate::features::Boundary;
 use crate::kernels::{
-    Buffer, Change, Extent, LANES, Reduction, Scratch, Team, Unfolding, blocks_of, refold, shift_channels,
+    Buffer, Change, Extent, LANES, Reduction, Scratch, Stored, Team, Unfolding, blocks_of, refold, shift_channels,
 };
 
 /// Memory of one team, kept from run to run.
-#[derive(Debug, Default)]
-pub(super) struct Workspace {
+#[derive(Debug)]
+pub(super) struct Workspace<S: Stored> {
+    /// What it has room for.
     layout: Option<Layout>,
-    slots: Vec<Buffer>,
+    slots: Vec<Buffer<S>>,
     scratch: Scratch,
     /// Per channel of every image: means, scales, shifts.
     channelwise: [Buffer; 3],
     /// Time of each step of each segment, where it is asked for.
-    pub(super) times: Option<Vec<Vec<Duration>>>,
+    times: Option<Vec<Vec<Duration>>>,
+}
+
+impl<S: Stored> Default for Workspace<S> {
+    fn default() -> Workspace<S> {
+        Workspace {
+            layout: None,
+            slots: Vec::new(),
+            scratch: Scratch::default(),
+            channelwise: Default::default(),
+            times: None,
+        }
+    }
 }
 
 /// Where a run ends.
@@ -38,86 +52,92 @@ pub(crate) enum End {
     Map(Boundary),
 }
 
-impl Plan {
-    /// What a run puts out for each image: (D), or (C, H, W).
-    ///
-    /// # Errors
-    /// If the network does not take such images.
-    pub(crate) fn output_shape(&self, images: &Images, end: End) -> Result<Vec<usize>> {
-        let layout = Layout::new(self, 1, images.channels, images.extent)?;
-        Ok(match end {
-            End::Features => vec![self.channels() * self.global_pool.features_per_channel()],
-            End::Map(boundary) => {
-                let Some((segment, layout)) = self.segments.iter().zip(&layout.segments).nth(boundary.stages) else {
-                    bail!("the network has {} stages and no `{boundary}`", self.segments.len() - 1);
-                };
-                let extent = layout.output();
-                vec![segment.channels, extent.height, extent.width]
-            }
-        })
-    }
-
-    /// Channels of the last map.
-    fn channels(&self) -> usize {
-        self.segments.last().map_or(0, |segment| segment.channels)
-    }
-
-    /// Images → what the network holds there, row-major.
-    ///
-    /// # Errors
-    /// If the network does not take such images.
-    pub(crate) fn run(&self, images: &Images, end: End) -> Result<Vec<f32>> {
+impl<S: Stored> Compiled for Plan<S> {
+    fn run(&self, images: &Images, end: End) -> Result<(Vec<f32>, Vec<usize>)> {
         let threads = rayon::current_num_threads();
-        let each: usize = self.output_shape(images, end)?.iter().product();
-        let mut output = vec![0.0; images.count * each];
-        if output.is_empty() {
-            return Ok(output);
-        }
         let teams = teams(images.count, threads);
-        let width = threads / teams;
-        let of_team = images.count.div_ceil(teams);
+        let (width, of_team) = (threads / teams.max(1), images.count.div_ceil(teams.max(1)));
+        let layout = Layout::new(self, of_team.max(1), images.channels, images.extent)?;
+        let mut shape = self.output_shape(&layout, end)?;
+        let each: usize = shape.iter().product();
+        shape.insert(0, images.count);
+        let mut output = vec![0.0; images.count * each];
         let run = |(index, output): (usize, &mut [f32])| {
             let first = index * of_team;
-            let range = first..first + output.len() / each;
-            Team::gather(self.kernels, width, |team| self.run_team(team, images, range, end, output));
+            let call = Call { layout: &layout, images, range: first..first + output.len() / each, end };
+            Team::gather(self.kernels, width, |team| self.run_team(team, &call, output));
         };
         match teams {
+            0 => {}
             1 => run((0, &mut output)),
             _ => output.par_chunks_mut(of_team * each).enumerate().with_max_len(1).for_each(run),
         }
-        Ok(output)
+        Ok((output, shape))
     }
 
-    fn run_team(&self, team: &Team, images: &Images, range: Range<usize>, end: End, output: &mut [f32]) {
+    fn profile(&self, images: &Images) -> Result<Vec<StepTime>> {
+        let layout = Layout::new(self, images.count, images.channels, images.extent)?;
+        let times = self.segments.iter().map(|segment| vec![Duration::ZERO; segment.steps.len()]).collect();
+        let mut workspace = Workspace { times: Some(times), ..Workspace::default() };
+        let mut output = vec![0.0; images.count * self.features()];
+        let call = Call { layout: &layout, images, range: 0..images.count, end: End::Features };
+        self.run_in(&mut workspace, &Team::alone(self.kernels), &call, &mut output);
+        let times = workspace.times.unwrap_or_default();
+        let steps = self.segments.iter().zip(&times).zip(&layout.segments);
+        let steps = steps.flat_map(|((segment, times), layout)| {
+            segment.steps.iter().zip(times).zip(&layout.extents).map(|((step, &time), &(input, output))| {
+                let (name, operations) = step.describe(&segment.name, input);
+                StepTime { name, output, channels: step.channels, operations: operations * images.count, time }
+            })
+        });
+        Ok(steps.collect())
+    }
+}
+
+/// Images of one team, and what is asked of them.
+struct Call<'a> {
+    layout: &'a Layout,
+    images: &'a Images<'a>,
+    range: Range<usize>,
+    end: End,
+}
+
+impl<S: Stored> Plan<S> {
+    /// What a run puts out for each image: (D), or (C, H, W).
+    fn output_shape(&self, layout: &Layout, end: End) -> Result<Vec<usize>> {
+        let End::Map(boundary) = end else { return Ok(vec![self.features()]) };
+        let Some((segment, layout)) = self.segments.iter().zip(&layout.segments).nth(boundary.stages) else {
+            bail!("the network has {} stages and no `{boundary}`", self.segments.len() - 1);
+        };
+        let extent = layout.output();
+        Ok(vec![segment.channels, extent.height, extent.width])
+    }
+
+    /// Pooled features of an image.
+    fn features(&self) -> usize {
+        self.segments.last().map_or(0, |segment| segment.channels) * self.global_pool.features_per_channel()
+    }
+
+    fn run_team(&self, team: &Team, call: &Call, output: &mut [f32]) {
         let mut workspace = self.take_workspace();
-        if workspace.prepare(self, range.len(), images).is_err() {
-            return; // Never: `run` has asked for a layout of such images before.
-        }
-        self.run_in(&mut workspace, team, images, range, end, output);
-        self.idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(workspace);
+        self.run_in(&mut workspace, team, call, output);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
     }
 
-    fn take_workspace(&self) -> Workspace {
+    fn take_workspace(&self) -> Workspace<S> {
         // A workspace is taken out whole: a thread that panicked left none behind.
-        self.idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop().unwrap_or_default()
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
-    fn run_in(
-        &self,
-        workspace: &mut Workspace,
-        team: &Team,
-        images: &Images,
-        range: Range<usize>,
-        end: End,
-        output: &mut [f32],
-    ) {
-        let Some(layout) = workspace.layout.take() else { return };
+    fn run_in(&self, workspace: &mut Workspace<S>, team: &Team, call: &Call, output: &mut [f32]) {
+        let Call { layout, images, ref range, end } = *call;
+        workspace.prepare(layout, self.segments.len());
         let last = match end {
             End::Features => self.segments.len() - 1,
             End::Map(boundary) => boundary.stages,
         };
         let each = output.len() / range.len();
-        let mut run = Run { plan: self, layout: &layout, workspace, team, images };
+        let mut run = Run { plan: self, layout, workspace, team, images };
         let mut at = range.start;
         for output in output.chunks_mut(layout.segments[last].at_once * each) {
             let count = output.len() / each;
@@ -128,26 +148,6 @@ impl Plan {
             }
             at += count;
         }
-        workspace.layout = Some(layout);
-    }
-
-    /// The time of each convolution or other step, for `images` on one thread.
-    pub(crate) fn profile(&self, images: &Images) -> Result<Vec<StepTime>> {
-        let mut workspace = Workspace::default();
-        workspace.prepare(self, images.count, images)?;
-        workspace.times = Some(self.segments.iter().map(|segment| vec![Duration::ZERO; segment.steps.len()]).collect());
-        let mut output = vec![0.0; images.count * self.channels() * self.global_pool.features_per_channel()];
-        let team = Team::alone(self.kernels);
-        self.run_in(&mut workspace, &team, images, 0..images.count, End::Features, &mut output);
-        let (Some(times), Some(layout)) = (workspace.times, workspace.layout) else { return Ok(Vec::new()) };
-        let steps = self.segments.iter().zip(&times).zip(&layout.segments);
-        let steps = steps.flat_map(|((segment, times), layout)| {
-            segment.steps.iter().zip(times).zip(&layout.extents).map(|((step, &time), &(input, output))| {
-                let (name, operations) = step.describe(&segment.name, input);
-                StepTime { name, output, channels: step.channels, operations: operations * images.count, time }
-            })
-        });
-        Ok(steps.collect())
     }
 }
 
@@ -178,7 +178,7 @@ fn teams(images: usize, threads: usize) -> usize {
     if images >= threads && !even { 1 } else { images.min(threads) }
 }
 
-impl Step {
+impl<S: Stored> Step<S> {
     fn describe(&self, segment: &str, input: Extent) -> (String, usize) {
         match &self.operation {
             Operation::Convolve { convolution, .. } => {
@@ -194,37 +194,32 @@ impl Step {
     }
 }
 
-impl Workspace {
-    /// Makes room for up to `images` images like these.
-    fn prepare(&mut self, plan: &Plan, count: usize, images: &Images) -> Result<()> {
-        let fits = self.layout.as_ref().is_some_and(|layout| {
-            layout.images == count && layout.extent == images.extent && layout.channels == images.channels
-        });
-        if fits {
-            return Ok(());
+impl<S: Stored> Workspace<S> {
+    /// Makes room; `pixels` is the slot of unfolded images.
+    fn prepare(&mut self, layout: &Layout, pixels: Slot) {
+        if self.layout.as_ref() == Some(layout) {
+            return;
         }
-        let layout = Layout::new(plan, count, images.channels, images.extent)?;
-        self.slots.resize_with(plan.slots, Buffer::default);
-        for (slot, &floats) in self.slots.iter_mut().zip(&layout.slots) {
-            slot.reserve(floats);
+        self.slots.resize_with(layout.slots.len(), Buffer::default);
+        for (slot, &values) in self.slots.iter_mut().zip(&layout.slots) {
+            slot.reserve(values);
         }
         // Lanes and pixels that no image fills must be zero, whatever a layout before had there.
-        self.slots[plan.segments.len()].as_mut_slice().fill(0.0);
-        self.layout = Some(layout);
-        Ok(())
+        self.slots[pixels].as_mut_slice().fill(S::default());
+        self.layout = Some(layout.clone());
     }
 }
 
 /// A run of one team.
-struct Run<'a> {
-    plan: &'a Plan,
+struct Run<'a, S: Stored> {
+    plan: &'a Plan<S>,
     layout: &'a Layout,
-    workspace: &'a mut Workspace,
+    workspace: &'a mut Workspace<S>,
     team: &'a Team<'a>,
     images: &'a Images<'a>,
 }
 
-impl Run<'_> {
+impl<S: Stored> Run<'_, S> {
     /// Brings `images` to the end of a segment: there they lie from the `at`-th on.
     fn fill(&mut self, segment: usize, images: Range<usize>, at: usize) {
         if let Some(before) = segment.checked_sub(1) {
@@ -243,13 +238,13 @@ impl Run<'_> {
         }
     }
 
-    fn step(&mut self, (segment, index): (usize, usize), step: &Step, images: Range<usize>, at: usize) {
+    fn step(&mut self, (segment, index): (usize, usize), step: &Step<S>, images: Range<usize>, at: usize) {
         let (input, output) = self.layout.segments[segment].extents[index];
-        let floats = output.floats(blocks_of(step.channels));
+        let each = output.values(blocks_of(step.channels));
         // The output is taken out of the workspace, so that the inputs can be read meanwhile.
         let mut taken = std::mem::take(&mut self.workspace.slots[step.to]);
-        let first = if step.to == segment { at * floats } else { 0 };
-        let to = &mut taken.as_mut_slice()[first..first + images.len() * floats];
+        let first = if step.to == segment { at * each } else { 0 };
+        let to = &mut taken.as_mut_slice()[first..first + images.len() * each];
         match &step.operation {
             Operation::Unfold { factor } => self.unfold(*factor, images, to),
             _ => self.compute(step, (input, output), images.len(), to),
@@ -257,7 +252,7 @@ impl Run<'_> {
         self.workspace.slots[step.to] = taken;
     }
 
-    fn unfold(&self, factor: usize, images: Range<usize>, to: &mut [f32]) {
+    fn unfold(&self, factor: usize, images: Range<usize>, to: &mut [S]) {
         let unfolding = Unfolding { channels: self.images.channels, factor, extent: self.images.extent };
         let each = to.len() / images.len();
         for (index, map) in images.zip(to.chunks_exact_mut(each)) {
@@ -265,7 +260,7 @@ impl Run<'_> {
         }
     }
 
-    fn compute(&mut self, step: &Step, (input, output): (Extent, Extent), images: usize, to: &mut [f32]) {
+    fn compute(&mut self, step: &Step<S>, (input, output): (Extent, Extent), images: usize, to: &mut [S]) {
         let Workspace { slots, scratch, channelwise, .. } = &mut *self.workspace;
         let slot = |slot: Slot| slots[slot].as_slice();
         let (from, residual) = (slot(step.from), step.residual.map(slot));
@@ -284,8 +279,8 @@ impl Run<'_> {
                 normalise(team, norm, output, Maps { images, from, residual, relu, to }, channelwise);
             }
             &Operation::ShiftChannels { channels, stride, padding } => {
-                to.fill(0.0);
-                let of_image = input.floats(blocks_of(channels));
+                to.fill(S::default());
+                let of_image = input.values(blocks_of(channels));
                 let each = to.len() / images;
                 for (from, to) in from.chunks_exact(of_image).zip(to.chunks_exact_mut(each)) {
                     shift_channels(from, channels, input, stride, padding, to);
@@ -332,7 +327,7 @@ impl Run<'_> {
     /// The map at a boundary of `count` images → (N, C, H, W).
     fn refold(&self, segment: usize, count: usize, output: &mut [f32]) {
         let (extent, channels) = (self.layout.segments[segment].output(), self.plan.segments[segment].channels);
-        let of_image = extent.floats(blocks_of(channels));
+        let of_image = extent.values(blocks_of(channels));
         let maps = self.workspace.slots[segment].as_slice().chunks_exact(of_image);
         let each = output.len() / count;
         for (map, image) in maps.zip(output.chunks_exact_mut(each)) {
@@ -342,11 +337,11 @@ impl Run<'_> {
 }
 
 /// Weighs channels by what their means say.
-fn attend(
+fn attend<S: Stored>(
     team: &Team,
     attention: &PackedAttention,
     (extent, channels): (Extent, usize),
-    maps: Maps,
+    maps: Maps<S>,
     [means, weights, inner]: &mut [Buffer; 3],
     scratch: &mut Scratch,
 ) {
@@ -391,7 +386,13 @@ fn along_channels(values: &[f32], kernel: &[f32], to: &mut [f32]) {
 }
 
 /// Group norm: statistics of each group of channels of each image.
-fn normalise(team: &Team, norm: &GroupNorm, extent: Extent, maps: Maps, [means, spreads, scales]: &mut [Buffer; 3]) {
+fn normalise<S: Stored>(
+    team: &Team,
+    norm: &GroupNorm,
+    extent: Extent,
+    maps: Maps<S>,
+    [means, spreads, scales]: &mut [Buffer; 3],
+) {
     let each = blocks_of(norm.channels) * LANES;
     let whole = maps.images * each;
     for buffer in [&mut *means, &mut *spreads, &mut *scales] {

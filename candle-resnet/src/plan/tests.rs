@@ -93,6 +93,41 @@ fn instruction_sets_and_plans_agree() {
 }
 
 #[test]
+fn bf16_is_near_f32_on_every_instruction_set_and_plan() {
+    for name in ["resnet18", "resnext50_32x4d", "seresnet50", "resnet50_gn", "resnetblur50"] {
+        let images = images(2, (64, 64));
+        let reference = features(&trunk(name, &small()), &images);
+        let mut all = Vec::new();
+        for instruction_set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
+            for low_memory in [false, true] {
+                let options = PlanOptions { precision: Precision::Bf16, instruction_set, low_memory, ..small() };
+                let in_half = features(&trunk(name, &options), &images);
+                let difference = difference(&in_half, &reference);
+                assert!(difference < 0.05, "{name} on {instruction_set:?}: {difference:.1e}");
+                all.push(in_half);
+            }
+        }
+        assert_ne!(all[0], reference, "{name}: computed in f32");
+    }
+}
+
+#[test]
+fn bf16_gives_the_same_bits_on_any_number_of_threads_and_in_any_company() {
+    let options = PlanOptions { precision: Precision::Bf16, ..small() };
+    let trunk = trunk("resnet18", &options);
+    let images = images(5, (64, 48));
+    let with = |threads: usize, images: &Tensor| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| features(&trunk, images))
+    };
+    let alone = with(1, &images);
+    for threads in [2, 3, 8] {
+        assert_eq!(with(threads, &images), alone, "{threads} threads");
+    }
+    assert_eq!(with(1, &images.narrow(0, 3, 1).unwrap())[0], alone[3]);
+}
+
+#[test]
 fn images_that_a_network_cannot_take_are_refused() {
     let message = |trunk: &Trunk, images: &Tensor| trunk.features(images).unwrap_err().to_string();
     let four = Tensor::zeros((1, 4, 32, 32), candle_core::DType::F32, &Device::Cpu).unwrap();

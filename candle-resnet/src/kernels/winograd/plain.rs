@@ -2,6 +2,7 @@
 
 use super::super::lanes::{LANES, Lanes};
 use super::super::product::{Finish, Product, product};
+use super::super::stored::Stored;
 use super::{MultiplyPlain, Scheme};
 
 /// Taps of the kernel's side.
@@ -15,7 +16,7 @@ fn blocks_at_once(scheme: Scheme, column_blocks: usize) -> usize {
     (CACHED_BYTES / of_block).max(1)
 }
 
-/// Floats from one point to the next in transformed weights; off a power of two.
+/// Values from one point to the next in transformed weights; off a power of two.
 pub(super) fn point_stride(scheme: Scheme, column_blocks: usize) -> usize {
     blocks_at_once(scheme, column_blocks) * LANES * column_blocks * LANES + LANES
 }
@@ -23,7 +24,7 @@ pub(super) fn point_stride(scheme: Scheme, column_blocks: usize) -> usize {
 /// # Safety
 /// As [`transform_inputs`](super::transform_inputs); the scheme's kernel is 3×3.
 #[inline(always)]
-pub(in super::super) unsafe fn multiply_plain<V: Lanes>(call: &mut MultiplyPlain) {
+pub(in super::super) unsafe fn multiply_plain<V: Lanes, S: Stored>(call: &mut MultiplyPlain<S>) {
     let scheme = call.tiles.scheme;
     let points = scheme.products();
     let (input_stride, output_stride) = (call.tiles.input_stride(call.blocks), call.tiles.output_stride());
@@ -41,20 +42,22 @@ pub(in super::super) unsafe fn multiply_plain<V: Lanes>(call: &mut MultiplyPlain
                 let weights = call.weights.as_ptr().add((column * call.blocks + first) * of_block);
                 let to = call.scratch.as_mut_ptr();
                 match scheme.points() {
-                    4 => transform::<V, 4>(weights, segments, call.column_blocks, to, weights_stride),
-                    _ => transform::<V, 6>(weights, segments, call.column_blocks, to, weights_stride),
+                    4 => transform::<V, S, 4>(weights, segments, call.column_blocks, to, weights_stride),
+                    _ => transform::<V, S, 6>(weights, segments, call.column_blocks, to, weights_stride),
                 }
                 for point in 0..points {
                     let input = point * input_stride + first * segment_stride;
-                    product::<V>(&Product {
+                    let output = call.products.at((block * points + point) * output_stride);
+                    product::<V, S, f32>(&Product {
                         input: call.transformed.as_ptr().add(input),
                         rows: call.tiles.count(),
                         segments,
                         segment_stride,
                         length: LANES,
                         weights: to.add(point * weights_stride),
-                        output: call.products.at((block * points + point) * output_stride),
+                        output,
                         block_stride: points * output_stride,
+                        sums: (output, points * output_stride),
                         blocks: call.column_blocks,
                         heavy: false,
                         accumulate: first > 0,
@@ -67,20 +70,21 @@ pub(in super::super) unsafe fn multiply_plain<V: Lanes>(call: &mut MultiplyPlain
     }
 }
 
-/// G g Gᵀ for input blocks of one column: (blocks, 3, 3, 16, column, 16) → (points, blocks, 16, column, 16).
+/// G g Gᵀ for input blocks of one column: (blocks, 3, 3, 16, column, 16) → (points, blocks, 16, column, 16), with the last three
+/// axes in whatever order.
 #[inline(always)]
-unsafe fn transform<V: Lanes, const P: usize>(
-    from: *const f32,
+unsafe fn transform<V: Lanes, S: Stored, const P: usize>(
+    from: *const S,
     blocks: usize,
     column_blocks: usize,
-    to: *mut f32,
+    to: *mut S,
     stride: usize,
 ) {
     let column = column_blocks * LANES;
     let tap_stride = LANES * column;
     for block in 0..blocks {
         for at in 0..LANES * column_blocks {
-            // SAFETY: sixteen output channels of one input channel, at every tap and every point.
+            // SAFETY: sixteen weights, at every tap and every point.
             unsafe {
                 let from = from.add(block * TAPS * TAPS * tap_stride + at * LANES);
                 let to = to.add(block * tap_stride + at * LANES);
@@ -88,7 +92,7 @@ unsafe fn transform<V: Lanes, const P: usize>(
                 for x in 0..TAPS {
                     let mut taps = [V::splat(0.0); TAPS];
                     for y in 0..TAPS {
-                        taps[y] = V::load(from.add((y * TAPS + x) * tap_stride));
+                        taps[y] = S::load(from.add((y * TAPS + x) * tap_stride));
                     }
                     let line = kernel_line::<V, P>(taps);
                     for i in 0..P {
@@ -98,7 +102,7 @@ unsafe fn transform<V: Lanes, const P: usize>(
                 for i in 0..P {
                     let line = kernel_line::<V, P>(half[i]);
                     for j in 0..P {
-                        line[j].store(to.add((i * P + j) * stride));
+                        S::store(line[j], to.add((i * P + j) * stride));
                     }
                 }
             }
