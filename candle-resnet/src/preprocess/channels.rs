@@ -3,21 +3,35 @@
 //! One channel is grey, as `Image.convert("L")` makes it before the resize. Other numbers of channels have no photo:
 //! such networks take tensors.
 
+use std::borrow::Cow;
+
 use super::{Photo, Preprocessing, PreprocessingError};
 
 /// Red, green and blue of ITU-R 601's luma, in 65536ths, as Pillow rounds them.
 const LUMA: [u32; 3] = [19595, 38470, 7471];
 
 impl Photo {
-    /// The photo without colour: Pillow's luma in all three channels.
+    /// The photo as a network of `channels` channels sees it: as it is for three, and for one without colour, Pillow's luma
+    /// in all three channels.
+    ///
+    /// # Errors
+    /// If the network has another number of channels.
+    pub fn for_channels(&self, channels: usize) -> Result<Cow<'_, Photo>, PreprocessingError> {
+        check_photo_channels(channels)?;
+        let grey = (channels == 1).then(|| self.grey()).flatten();
+        Ok(grey.map_or(Cow::Borrowed(self), Cow::Owned))
+    }
+
     fn grey(&self) -> Option<Photo> {
-        let grey = self.pixels().chunks_exact(3).flat_map(|pixel| [luma(pixel); 3]).collect();
+        let (pixels, _) = self.pixels().as_chunks();
+        let grey = pixels.iter().flat_map(|&pixel| [luma(pixel); 3]).collect();
         Photo::from_rgb8(self.width(), self.height(), grey)
     }
 }
 
-fn luma(pixel: &[u8]) -> u8 {
-    let sum: u32 = pixel.iter().zip(LUMA).map(|(&level, weight)| u32::from(level) * weight).sum();
+/// The grey of a colour (red, green, blue) in `Image.convert("L")`.
+pub fn luma(pixel: [u8; 3]) -> u8 {
+    let sum: u32 = pixel.into_iter().zip(LUMA).map(|(level, weight)| u32::from(level) * weight).sum();
     ((sum + 0x8000) >> 16) as u8
 }
 
@@ -28,15 +42,17 @@ impl Preprocessing {
     /// # Errors
     /// If it has another number of channels.
     pub fn input(&self, photo: &Photo, channels: usize) -> Result<Vec<f32>, PreprocessingError> {
-        check_photo_channels(channels)?;
-        match photo.grey().filter(|_| channels == 1) {
-            Some(grey) => {
-                let mut planes = self.apply(&grey);
-                planes.truncate(self.crop * self.crop);
-                Ok(planes)
-            }
-            None => Ok(self.apply(photo)),
-        }
+        let photo = photo.for_channels(channels)?;
+        Ok(self.planes(&self.pixels(&photo), channels))
+    }
+
+    /// [`normalise`](Self::normalise) for a network of `channels` channels, three or one.
+    ///
+    /// For one, `pixels` are those of a photo [`for_channels`](Photo::for_channels).
+    pub fn planes(&self, pixels: &[u8], channels: usize) -> Vec<f32> {
+        let mut planes = self.normalise(pixels);
+        planes.truncate(pixels.len() / 3 * channels);
+        planes
     }
 
     /// The same for a network of `channels` channels. Where these are not three, each channel is normalised by the mean

@@ -23,6 +23,12 @@ impl Axis {
         Self { source, resized, window, padding: padding as usize }
     }
 
+    /// All of the photo, resized to `side`.
+    pub fn whole(source: usize, side: usize) -> Self {
+        let resized = side as u64;
+        Self { source: source as u64, resized, window: 0..resized, padding: 0 }
+    }
+
     /// How many pixels of the crop come from the photo.
     pub fn len(&self) -> usize {
         (self.window.end - self.window.start) as usize

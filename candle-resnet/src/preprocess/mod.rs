@@ -18,11 +18,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use channels::check_photo_channels;
 pub(crate) use channels::decimal;
+pub use channels::{check_photo_channels, luma};
 pub use decode::{MAX_DECODED_BYTES, MAX_FILE_BYTES, decode, decode_bytes};
 pub use error::{PhotoError, PreprocessingError, Reason};
-pub use photo::{Note, Photo};
+pub use photo::{Area, Note, Photo};
 
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
@@ -97,6 +97,15 @@ impl Preprocessing {
         pad(window, &x, &y, self.crop)
     }
 
+    /// The whole photo as `(crop, crop, 3)` bytes, whatever its proportions: torchvision's `resize` to a square.
+    pub fn squashed(&self, photo: &Photo) -> Vec<u8> {
+        if self.crop == 0 {
+            return Vec::new();
+        }
+        let [x, y] = [photo.width(), photo.height()].map(|side| geometry::Axis::whole(side, self.crop));
+        resample::resample(photo.pixels(), &x, &y, self.interpolation)
+    }
+
     /// `(crop, crop, 3)` bytes → `(3, crop, crop)`, `(pixel / 255 - mean) / std` in f32 as PyTorch rounds it.
     ///
     /// Takes any number of pixels, so that flipped or otherwise changed views can go through it too.
@@ -157,6 +166,16 @@ mod tests {
                 assert_eq!(recipe.pixels(&grey(width, height, 77)), vec![77; 32 * 32 * 3], "{width}×{height}");
             }
         }
+    }
+
+    #[test]
+    fn squashing_a_square_is_resizing_it() {
+        let pixels = (0..40 * 40 * 3).map(|index| (index * 7 % 251) as u8).collect();
+        let photo = Photo::from_rgb8(40, 40, pixels).unwrap();
+        let recipe = Preprocessing::imagenet(24, 24);
+        assert_eq!(recipe.squashed(&photo), recipe.pixels(&photo));
+        assert_eq!(recipe.squashed(&grey(1, 60_000, 5)), vec![5; 24 * 24 * 3]);
+        assert!(Preprocessing::imagenet(0, 0).squashed(&photo).is_empty());
     }
 
     #[test]
