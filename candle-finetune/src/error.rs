@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::augment::AugmentError;
 use crate::dataset::DatasetError;
 use crate::extract::Skipped;
 use crate::train::TrainError;
@@ -18,6 +19,9 @@ pub enum Error {
     /// Training failed.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// An augmentation that cannot be.
+    #[error(transparent)]
+    Augment(#[from] AugmentError),
     /// candle refused: shapes, devices or memory.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

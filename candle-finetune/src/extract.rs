@@ -10,24 +10,30 @@ use candle_resnet::FeatureExtractor;
 use candle_resnet::preprocess::{Note, Preprocessing, check_photo_channels};
 use rayon::prelude::*;
 
+use crate::augment::{Augmentation, Draw, augmented};
 use crate::error::{Error, Result};
 use crate::images::{ImageError, LabelledImages};
 
 /// Which views of each image go through the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Views {
+#[derive(Debug, Clone, Copy)]
+pub enum Views<'a> {
     /// The image as it is.
     Plain,
-    /// The image, and its mirror image beside it.
-    Mirrored,
+    /// The image as it is, and augmented views behind it, numbered from 0.
+    Augmented {
+        /// How many, and how they are made.
+        augmentation: &'a Augmentation,
+        /// Decides what is drawn for them.
+        seed: u64,
+    },
 }
 
-impl Views {
-    /// V: views of each image.
+impl Views<'_> {
+    /// V: views of each image, itself included.
     pub fn count(self) -> usize {
         match self {
             Views::Plain => 1,
-            Views::Mirrored => 2,
+            Views::Augmented { augmentation, .. } => 1 + augmentation.views,
         }
     }
 }
@@ -84,13 +90,13 @@ pub fn extract(
     trunk: &dyn FeatureExtractor,
     preprocessing: &Preprocessing,
     images: &dyn LabelledImages,
-    views: Views,
+    views: Views<'_>,
     unreadable: Unreadable,
     observer: &mut ExtractObserver<'_>,
 ) -> Result<Extracted> {
     let channels = trunk.in_channels();
     check_photo_channels(channels).map_err(candle_resnet::Error::from)?;
-    let step = batch_size(preprocessing.crop, trunk.device());
+    let step = batch_size(preprocessing.crop, trunk.device()).div_ceil(views.count());
     let reader = Reader { images, preprocessing, channels, views };
     let (sender, receiver) = sync_channel(1);
     let collected = std::thread::scope(|scope| {
@@ -101,7 +107,8 @@ pub fn extract(
 }
 
 /// Images of `crop`² pixels that go through the network at once: as many pixels as eight of 224² on a CPU, whose caches
-/// they should fit, and as 64 on a GPU, which wants work; at most 256 images.
+/// they should fit, and as 64 on a GPU, which wants work; at most 256 images. Each view
+/// counts as one; those of one image stay together.
 pub fn batch_size(crop: usize, device: &Device) -> usize {
     let images = if device.is_cpu() { 8 } else { 64 };
     (images * 224 * 224 / (crop * crop).max(1)).clamp(1, 256)
@@ -128,7 +135,7 @@ struct Reader<'a> {
     preprocessing: &'a Preprocessing,
     /// C: channels that the trunk takes.
     channels: usize,
-    views: Views,
+    views: Views<'a>,
 }
 
 impl Reader<'_> {
@@ -162,17 +169,16 @@ impl Reader<'_> {
     fn read(&self, index: usize) -> std::result::Result<(Vec<f32>, Vec<Note>), ImageError> {
         let photo = self.images.photo(index)?;
         let mut pixels = self.preprocessing.input(&photo, self.channels)?;
-        if self.views == Views::Mirrored {
-            let mirrored = mirror(&pixels, self.preprocessing.crop);
-            pixels.extend(mirrored);
+        if let Views::Augmented { augmentation: Augmentation { policy, views }, seed } = self.views {
+            let view = |view| {
+                let draw = Draw { seed, view: view as u64, image: index as u64 };
+                augmented(&photo, self.preprocessing, self.channels, policy, draw)
+            };
+            let augmented: std::result::Result<Vec<_>, _> = (0..*views).into_par_iter().map(view).collect();
+            pixels.extend(augmented?.concat());
         }
         Ok((pixels, photo.into_notes()))
     }
-}
-
-/// (C, H, W) → its rows reversed.
-fn mirror(pixels: &[f32], width: usize) -> Vec<f32> {
-    pixels.chunks_exact(width).flat_map(|row| row.iter().rev().copied()).collect()
 }
 
 #[derive(Default)]
@@ -222,7 +228,7 @@ fn batch_features(trunk: &dyn FeatureExtractor, crop: usize, pixels: Vec<f32>) -
 }
 
 impl Collected {
-    fn finish(self, trunk: &dyn FeatureExtractor, views: Views) -> Result<Extracted> {
+    fn finish(self, trunk: &dyn FeatureExtractor, views: Views<'_>) -> Result<Extracted> {
         if self.kept.is_empty() {
             return Err(Error::NoImages { skipped: self.skipped });
         }
@@ -301,16 +307,32 @@ mod tests {
         assert_eq!(extracted.skipped[1].name, "image 5");
     }
 
+    fn corners(images: usize, views: Views) -> Vec<Vec<f32>> {
+        let mut observer = |_| ControlFlow::Continue(());
+        let extracted = extract(&Means, &plain(), &Ramps(images), views, Unreadable::Skipped, &mut observer).unwrap();
+        extracted.features.narrow(2, 3, 1).unwrap().squeeze(2).unwrap().to_vec2().unwrap()
+    }
+
     #[test]
     fn the_mirror_image_follows_the_image() {
-        let extracted = extract(&Means, &plain(), &Ramps(1), Views::Mirrored, Unreadable::Skipped, &mut |_| {
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-        let views: Vec<Vec<f32>> = extracted.features.squeeze(0).unwrap().to_vec2().unwrap();
-        assert_eq!(views[0][3], 0.0);
-        assert!((views[1][3] - 248.0 / 255.0).abs() < 1e-6);
-        assert!((views[0][0] - views[1][0]).abs() < 1e-5);
+        let mirror = Augmentation::mirror();
+        let corners = corners(2, Views::Augmented { augmentation: &mirror, seed: 0 });
+        assert_eq!(corners, [[0.0, 248.0 / 255.0]; 2]);
+    }
+
+    #[test]
+    fn views_are_those_of_their_image_whatever_is_read_beside_it() {
+        let augmentation = Augmentation { policy: "crop,flip,color".parse().unwrap(), views: 5 };
+        let views = Views::Augmented { augmentation: &augmentation, seed: 9 };
+        let all = corners(600, views);
+        assert_eq!(all[..2], corners(2, views), "images 0 and 1");
+        let image = 3; // the third that can be read
+        let photo = Ramps(600).photo(image).unwrap();
+        for (view, &found) in all[2][1..].iter().enumerate() {
+            let draw = Draw { seed: 9, view: view as u64, image: image as u64 };
+            assert_eq!(found, augmented(&photo, &plain(), 3, &augmentation.policy, draw).unwrap()[0]);
+        }
+        assert_ne!(all[0][1..], all[1][1..]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Fine-tuning from end to end: a model and a data set → a new head, with everything else frozen.
 //!
-//! Pretrained weights stay in the model's `VarMap`; the head has one of its own, and only that one trains. Each image
-//! goes through the frozen trunk once, and every epoch trains on the features.
+//! Pretrained weights stay in the model's `VarMap`; the head has one of its own, and only that one trains. Each image, and
+//! each augmented view of it, goes through the frozen trunk once, and every epoch trains on the features of all of them.
 
 use std::ops::ControlFlow;
 
@@ -10,6 +10,7 @@ use candle_resnet::FeatureExtractor;
 use candle_resnet::preprocess::{Note, Preprocessing};
 use serde::{Deserialize, Serialize};
 
+use crate::augment::Augmentation;
 use crate::dataset;
 use crate::error::{Error, Result};
 use crate::extract::{Extracted, Skipped, Unreadable, Views, extract};
@@ -26,15 +27,16 @@ pub struct Settings {
     pub val_fraction: f64,
     /// Whether the head is trained once more on all training images, held-out ones included, once settings are chosen.
     pub refit: bool,
-    /// Whether the mirror image of each training image is trained on as well.
-    pub mirror: bool,
     /// Whether an image that cannot be read ends the run.
     pub strict: bool,
+    /// Views of each training image that are trained on as well, made once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub augmentation: Option<Augmentation>,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { head: HeadSettings::default(), val_fraction: 0.2, refit: true, mirror: false, strict: false }
+        Settings { head: HeadSettings::default(), val_fraction: 0.2, refit: true, strict: false, augmentation: None }
     }
 }
 
@@ -155,7 +157,7 @@ pub fn fine_tune(
     observer: &mut dyn Observer,
 ) -> Result<FineTuned> {
     settings.validate()?;
-    let views = if settings.mirror { Views::Mirrored } else { Views::Plain };
+    let views = settings.views();
     let mut reader = Reader { trunk, preprocessing, strict: settings.strict, findings: Findings::default() };
     let train = reader.features(Phase::TrainFeatures, splits.train, views, observer)?;
     let val =
@@ -185,7 +187,16 @@ impl Settings {
     /// The first that is not.
     pub fn validate(&self) -> Result<()> {
         self.head.validate()?;
+        self.augmentation.as_ref().map_or(Ok(()), Augmentation::validate)?;
         if (0.0..1.0).contains(&self.val_fraction) { Ok(()) } else { Err(Error::ValFraction(self.val_fraction)) }
+    }
+
+    /// Views of the training images.
+    fn views(&self) -> Views<'_> {
+        match &self.augmentation {
+            None => Views::Plain,
+            Some(augmentation) => Views::Augmented { augmentation, seed: self.head.seed },
+        }
     }
 }
 
@@ -225,7 +236,7 @@ impl Reader<'_> {
         &mut self,
         phase: Phase,
         images: &dyn LabelledImages,
-        views: Views,
+        views: Views<'_>,
         observer: &mut dyn Observer,
     ) -> Result<Part> {
         observer.begin(phase, images.len());

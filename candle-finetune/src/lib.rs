@@ -37,6 +37,7 @@
 //!
 //! For data that is no folder, see [`LabelledImages`].
 
+pub mod augment;
 pub mod bundle;
 pub mod dataset;
 mod error;

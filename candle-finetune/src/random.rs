@@ -1,6 +1,7 @@
-//! Seeded random orders: in which an epoch visits the samples, which of them are held out.
+//! Seeded random orders and draws: in which order an epoch visits the samples, which of them are held out, how an image is
+//! augmented.
 //!
-//! Pure functions of number, seed and stream: no state to save, and no dependence on threads or on what ran before.
+//! Pure functions of numbers, seed and stream: no state to save, and no dependence on threads or on what ran before.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -10,6 +11,16 @@ pub fn generator(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
     generator.set_stream(stream);
     generator
+}
+
+/// A generator for one view of one image of one run; different arguments give unrelated numbers.
+pub fn view_generator(seed: u64, view: u64, image: u64) -> ChaCha8Rng {
+    let purpose = u64::from_le_bytes(*b"augment.");
+    let mut key = [0; 32];
+    for (bytes, word) in key.chunks_exact_mut(8).zip([seed, view, image, purpose]) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    ChaCha8Rng::from_seed(key)
 }
 
 /// `0..count` in an order that depends on `seed` and `stream` (an epoch, a class) alone.
@@ -24,8 +35,23 @@ pub fn shuffled(count: u32, seed: u64, stream: u64) -> Vec<u32> {
     order
 }
 
+/// A number from `low` up to `high`.
+pub fn uniform(generator: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {
+    low + (high - low) * unit(generator)
+}
+
+/// Whether something of that probability happens; always for 1, never for 0.
+pub fn chance(generator: &mut ChaCha8Rng, probability: f64) -> bool {
+    unit(generator) < probability
+}
+
+/// A number from 0 up and below 1, in steps of 2⁻⁵³.
+fn unit(generator: &mut ChaCha8Rng) -> f64 {
+    (generator.next_u64() >> 11) as f64 * 2f64.powi(-53)
+}
+
 /// A number in `0..bound`, `bound` ≤ 2³²; its bias is below 2⁻³².
-fn below(generator: &mut ChaCha8Rng, bound: u64) -> usize {
+pub fn below(generator: &mut ChaCha8Rng, bound: u64) -> usize {
     ((u128::from(generator.next_u64()) * u128::from(bound)) >> 64) as usize
 }
 
@@ -55,6 +81,26 @@ mod tests {
         }
         // Binomial(5000, 1/5): mean 1000, standard deviation 28.
         assert!(firsts.iter().all(|&n| (860..1140).contains(&n)), "{firsts:?}");
+    }
+
+    #[test]
+    fn every_view_of_every_image_has_numbers_of_its_own() {
+        let first = |seed, view, image| view_generator(seed, view, image).next_u64();
+        let all = (0..8).flat_map(|n| [(n, 3, 5), (3, n, 5), (5, 3, n)]);
+        let mut found: Vec<u64> = all.map(|(seed, view, image)| first(seed, view, image)).collect();
+        assert_eq!(first(1, 2, 3), first(1, 2, 3));
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found.len(), 8 * 3 - 2, "(3, 3, 5) comes twice, and so does (5, 3, 5)");
+    }
+
+    #[test]
+    fn certain_and_impossible_are_so() {
+        let mut generator = view_generator(0, 0, 0);
+        assert!((0..1000).all(|_| chance(&mut generator, 1.0) && !chance(&mut generator, 0.0)));
+        // Binomial(10000, 1/4): mean 2500, standard deviation 43.
+        let quarter = (0..10_000).filter(|_| chance(&mut generator, 0.25)).count();
+        assert!((2290..2710).contains(&quarter), "{quarter}");
     }
 
     #[test]

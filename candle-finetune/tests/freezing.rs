@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
+use candle_finetune::augment::Augmentation;
 use candle_finetune::images::ImageError;
 use candle_finetune::train::Head;
 use candle_finetune::train::loss::CrossEntropy;
@@ -115,7 +116,8 @@ fn fine_tuning_leaves_every_pretrained_tensor_bit_for_bit() {
     let before = bits(&model);
     let classes = ["dark", "grey", "light"].map(String::from).to_vec();
     let splits = Splits { classes, train: &Shades, val: None, test: Some(&Shades) };
-    let settings = Settings { val_fraction: 0.25, mirror: true, ..Settings::default() };
+    let augmentation = Some(Augmentation::mirror());
+    let settings = Settings { val_fraction: 0.25, augmentation, ..Settings::default() };
     let trunk = model.trunk(&Device::Cpu).unwrap();
     let tuned = fine_tune(&trunk, &model.preprocessing, &splits, &settings, &mut ()).unwrap();
     assert_eq!(tuned.test.unwrap().top1, 1.0, "something was learned");

@@ -2,6 +2,7 @@
 
 mod common;
 
+use candle_finetune::augment::Augmentation;
 use common::{BLUE, Bench, GREEN, RED, names_in, run};
 
 /// What a bundle consists of.
@@ -316,9 +317,49 @@ fn the_run_is_recorded_with_the_settings_that_were_derived() {
     let settings: candle_finetune::Settings = record["settings"].clone().try_into().unwrap();
     assert_eq!((settings.head.epochs, settings.head.batch_size, settings.head.seed), (3, 5, 7));
     assert_eq!(settings.head.optimizer, candle_finetune::train::OptimizerSettings::ADAMW);
-    assert!(settings.mirror && settings.refit);
+    assert!(settings.refit);
+    assert_eq!(settings.augmentation, Some(Augmentation::mirror()));
     assert!(settings.head.lr.is_some_and(|lr| lr > 0.0), "{settings:?}");
     assert!(settings.head.weight_decay.is_some(), "{settings:?}");
+}
+
+#[test]
+fn augmented_views_are_trained_on_and_recorded() {
+    let bench = Bench::with_photos();
+    let policy = "color=0.2,crop=0.5,flip,randaugment,erase";
+    bench.train("photos", &["--augment", policy, "--views", "2", "--out", "a", "--epochs", "2"]).succeeded();
+    bench.train("photos", &["--augment", "trivial", "--out", "b", "--epochs", "2"]).succeeded();
+    let settings = |bundle: &str| -> candle_finetune::Settings {
+        let record: toml::Table = bench.read(&format!("{bundle}/run.toml")).parse().unwrap();
+        record["settings"].clone().try_into().unwrap()
+    };
+    let first = settings("a").augmentation.unwrap();
+    assert_eq!((first.policy, first.views), (policy.parse().unwrap(), 2));
+    let second = settings("b").augmentation.unwrap();
+    assert_eq!((second.policy, second.views), ("trivial".parse().unwrap(), 4));
+}
+
+#[test]
+fn a_flip_that_is_certain_is_what_flip_does() {
+    let bench = Bench::with_photos();
+    let train = |options: &[&str]| bench.train("photos", &[&["--epochs", "3"], options].concat()).succeeded();
+    train(&["--flip", "--out", "a"]);
+    train(&["--augment", "flip=1", "--views", "1", "--out", "b"]);
+    train(&["--out", "c"]);
+    let weights = |bundle: &str| std::fs::read(bench.path(bundle).join("model.safetensors")).unwrap();
+    assert!(weights("a") == weights("b"));
+    assert!(weights("a") != weights("c"));
+}
+
+#[test]
+fn the_number_of_threads_changes_no_augmented_view() {
+    let bench = Bench::with_photos();
+    let options = ["--augment", "crop,flip,randaugment,color,erase", "--views", "3", "--epochs", "2"];
+    for threads in ["1", "2", "5"] {
+        bench.train("photos", &[&options[..], &["--threads", threads, "--out", threads]].concat()).succeeded();
+    }
+    let weights = |bundle: &str| std::fs::read(bench.path(bundle).join("model.safetensors")).unwrap();
+    assert!(weights("1") == weights("2") && weights("1") == weights("5"));
 }
 
 #[test]
@@ -355,9 +396,18 @@ fn settings_out_of_range_are_refused_before_any_work() {
         let ran = bench.train("photos", &[&["--out", "bundle"], &arguments[..]].concat());
         ran.failed().said(&["error: ", found]).did_not_say(&["frozen"]);
     }
-    for arguments in [["--lr", "fast"], ["--epochs", "-3"], ["--seed", "1.5"], ["--optimizer", "lion"]] {
+    for arguments in
+        [["--lr", "fast"], ["--epochs", "-3"], ["--seed", "1.5"], ["--optimizer", "lion"], ["--views", "2"]]
+    {
         bench.train("photos", &arguments).exited(2);
     }
+    bench
+        .train("photos", &["--augment", "rotate"])
+        .exited(2)
+        .said(&["no augmentation is named `rotate`, expected crop"]);
+    bench.train("photos", &["--augment", "flip", "--flip"]).exited(2).said(&["--flip"]);
+    let none = bench.train("photos", &["--augment", "flip", "--views", "0", "--out", "bundle"]);
+    none.failed().said(&["error: `views` is 0, expected 1 to 1000"]);
     bench.train("photos", &["--overwrite"]).exited(2).said(&["--out"]);
     assert_eq!(bench.names(), ["photos"], "nothing was written");
 }

@@ -55,7 +55,7 @@ Examples:
 #[derive(Subcommand)]
 enum Command {
     /// Train a new classifier on a folder of photos, everything below it frozen
-    Train(train::Arguments),
+    Train(Box<train::Arguments>),
     /// Name what photos show
     Predict(predict::Arguments),
     /// Measure accuracy on a folder with one subfolder per class

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use candle_finetune::augment::{Augmentation, Policy};
 use candle_finetune::bundle::{Draft, RunRecord};
 use candle_finetune::dataset::{Dataset, SplitName};
 use candle_finetune::extract::batch_size;
@@ -51,6 +52,9 @@ pub struct Arguments {
     #[command(flatten)]
     training: TrainingArguments,
 }
+
+/// Augmented views of each image where nobody says how many.
+const VIEWS: usize = 4;
 
 #[derive(Args)]
 #[command(next_help_heading = "Training")]
@@ -116,8 +120,26 @@ struct TrainingArguments {
     no_refit: bool,
 
     /// Train on the mirror image of each training image as well
-    #[arg(long)]
+    #[arg(long, conflicts_with = "augment")]
     flip: bool,
+
+    /// Train on augmented views of each training image as well: steps such as crop,flip,color
+    ///
+    /// Steps stand between commas, numbers behind them between colons; numbers that are left out are torchvision's.
+    ///
+    /// crop=MIN:MAX:NARROW:WIDE   any part of that area and width over height (0.08:1:0.75:1.333)
+    /// padcrop=PIXELS             the middle, shifted by up to so many pixels (4)
+    /// flip=P, vflip=P            mirrored, upside down, with that probability (0.5)
+    /// randaugment=OPS:MAGNITUDE  so many operations, as strong as 0 to 30 (2:9)
+    /// trivial                    one operation, of any strength: TrivialAugmentWide
+    /// color=B:C:S:H              brightness, contrast, saturation, hue (0.4:0.4:0.4:0)
+    /// erase=P:MIN:MAX:LOW:HIGH   a part hidden with that probability (0.5:0.02:0.33:0.3:3.3)
+    #[arg(long, value_name = "POLICY", verbatim_doc_comment)]
+    augment: Option<Policy>,
+
+    /// Augmented views of each training image, made once [default: 4]
+    #[arg(long, value_name = "K", requires = "augment")]
+    views: Option<usize>,
 
     /// Train on features as they are instead of standardising them first
     #[arg(long)]
@@ -156,11 +178,17 @@ impl TrainingArguments {
             head: self.head()?,
             val_fraction: self.val_fraction,
             refit: !self.no_refit,
-            mirror: self.flip,
             strict: self.strict,
+            augmentation: self.augmentation(),
         };
         settings.validate()?;
         Ok(settings)
+    }
+
+    fn augmentation(&self) -> Option<Augmentation> {
+        let augment = |policy: &Policy| Augmentation { policy: policy.clone(), views: self.views.unwrap_or(VIEWS) };
+        let mirror = || self.flip.then(Augmentation::mirror);
+        self.augment.as_ref().map(augment).or_else(mirror)
     }
 
     fn head(&self) -> anyhow::Result<HeadSettings> {
@@ -217,12 +245,27 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let mut display = Display::new(Interrupt::listen()?);
     print_plan(&model, &dataset, &settings);
-    let (images, batch) = (dataset.splits.values().map(Vec::len).sum(), batch_size(model.preprocessing.crop, &device));
+    let batch = batch_size(model.preprocessing.crop, &device).max(views(&settings));
+    let images = images_and_views(&dataset, &settings);
     let trunk = model.trunk_with(&device, &arguments.plan.options_for(&model, images, batch))?;
     let tuned = fine_tune(&trunk, &model.preprocessing, &Splits::of(&dataset), &settings, &mut display)?;
     let bundle = draft.write(&model, &tuned, &settings, &arguments.record())?.publish()?;
     print_result(&tuned, &bundle)?;
     Ok(Outcome::Done)
+}
+
+/// Views of each training image, itself included.
+fn views(settings: &Settings) -> usize {
+    settings.augmentation.as_ref().map_or(1, |augmentation| 1 + augmentation.views)
+}
+
+/// All that goes through the network.
+fn images_and_views(dataset: &Dataset, settings: &Settings) -> usize {
+    let count = |(&split, images): (&SplitName, &Vec<_>)| match split {
+        SplitName::Train => images.len() * views(settings),
+        _ => images.len(),
+    };
+    dataset.splits.iter().map(count).sum()
 }
 
 impl Arguments {
@@ -287,6 +330,9 @@ fn print_plan(model: &Model, dataset: &Dataset, settings: &Settings) {
         classes.len(),
         architecture.feature_width()
     );
+    if let Some(Augmentation { policy, views }) = &settings.augmentation {
+        say!("{:>12} {views} of each training image, beside itself: {policy}", "views");
+    }
 }
 
 fn shortened(classes: &[String]) -> String {
