@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).parent))
 from formula import image_batch  # noqa: E402
 from golden_models import fill  # noqa: E402
+from outputs import of_timm, row  # noqa: E402
 
 # Name, channels of the weights, channels of the images.
 ROWS = [
@@ -35,23 +36,13 @@ def adapted(name, source, channels):
         return timm.create_model(name, pretrained=True, in_chans=channels, pretrained_cfg_overlay=overlay).eval(), shapes
 
 
-def row(name, source, channels):
+def adapted_row(name, source, channels):
     model, shapes = adapted(name, source, channels)
     images = torch.from_numpy(image_batch("input", (2, channels, 64, 64)))
-    with torch.inference_mode():
-        maps = model.forward_features(images)
-        features, logits = model.forward_head(maps, pre_logits=True), model.forward_head(maps)
-    return {
-        "source": "timm", "model": name, "input": list(images.shape), "weights_channels": source,
-        "parameters": sum(p.numel() for p in model.parameters()), "tensors": len(shapes),
-        "classes": logits.shape[1], "feature_dim": features.shape[1],
-        "logits_head": [r[:16].tolist() for r in logits], "logits_l2": [float(r.double().norm()) for r in logits],
-        "argmax": logits.argmax(1).tolist(),
-        "features_head": [r[:16].tolist() for r in features], "features_l2": [float(r.double().norm()) for r in features],
-    }
+    return row("timm", name, model, shapes, images, *of_timm(model, images), weights_channels=source)
 
 
 if __name__ == "__main__":
     with open(sys.argv[1], "w") as out:
         for arguments in ROWS:
-            out.write(json.dumps(row(*arguments)) + "\n")
+            out.write(json.dumps(adapted_row(*arguments)) + "\n")

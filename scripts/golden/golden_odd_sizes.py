@@ -14,6 +14,7 @@ import torchvision
 sys.path.insert(0, str(Path(__file__).parent))
 from formula import image_batch  # noqa: E402
 from golden_models import fill  # noqa: E402
+from outputs import row  # noqa: E402
 
 INPUTS = [
     ("resnet18", (1, 3, 97, 97)),
@@ -23,24 +24,17 @@ INPUTS = [
 ]
 
 
-def row(name, shape):
+def odd_size(name, shape):
     model, shapes = fill(getattr(torchvision.models, name)(weights=None))
     seen = []
     model.fc.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    images = torch.from_numpy(image_batch("input", shape))
     with torch.inference_mode():
-        logits = model(torch.from_numpy(image_batch("input", shape)))
-    features = seen[0]
-    return {
-        "source": "torchvision", "model": name, "input": list(shape),
-        "parameters": sum(p.numel() for p in model.parameters()), "tensors": len(shapes),
-        "classes": logits.shape[1], "feature_dim": features.shape[1],
-        "logits_head": [r[:16].tolist() for r in logits], "logits_l2": [float(r.double().norm()) for r in logits],
-        "argmax": logits.argmax(1).tolist(),
-        "features_head": [r[:16].tolist() for r in features], "features_l2": [float(r.double().norm()) for r in features],
-    }
+        logits = model(images)
+    return row("torchvision", name, model, shapes, images, logits, seen[0])
 
 
 if __name__ == "__main__":
     with open(sys.argv[1], "w") as out:
         for name, shape in INPUTS:
-            out.write(json.dumps(row(name, shape)) + "\n")
+            out.write(json.dumps(odd_size(name, shape)) + "\n")

@@ -15,6 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from formula import image_batch  # noqa: E402
 from golden_models import fill  # noqa: E402
+from outputs import of_timm, row  # noqa: E402
 
 SMALL, ODD, WIDE = (97, 97), (225, 225), (240, 320)
 # One architecture of each kind. An average in the place of a stride drops an odd last row that the shortcut keeps, so those
@@ -36,25 +37,15 @@ OPTIONS = [
 ]
 
 
-def row(name, size, options):
+def variant(name, size, options):
     model, shapes = fill(timm.create_model(name, pretrained=False, **options))
     images = torch.from_numpy(image_batch("input", (1, 3, *size)))
-    with torch.inference_mode():
-        maps = model.forward_features(images)
-        features, logits = model.forward_head(maps, pre_logits=True), model.forward_head(maps)
-    return {
-        "source": "timm", "model": name, "input": list(images.shape), **options,
-        "parameters": sum(p.numel() for p in model.parameters()), "tensors": len(shapes),
-        "classes": logits.shape[1], "feature_dim": features.shape[1],
-        "logits_head": [r[:16].tolist() for r in logits], "logits_l2": [float(r.double().norm()) for r in logits],
-        "argmax": logits.argmax(1).tolist(),
-        "features_head": [r[:16].tolist() for r in features], "features_l2": [float(r.double().norm()) for r in features],
-    }
+    return row("timm", name, model, shapes, images, *of_timm(model, images), **options)
 
 
 if __name__ == "__main__":
     with open(sys.argv[1], "w") as out:
         for name, size in SIZES:
-            out.write(json.dumps(row(name, size, {})) + "\n")
+            out.write(json.dumps(variant(name, size, {})) + "\n")
         for name, options in OPTIONS:
-            out.write(json.dumps(row(name, SMALL, options)) + "\n")
+            out.write(json.dumps(variant(name, SMALL, options)) + "\n")
