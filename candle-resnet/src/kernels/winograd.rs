@@ -1,13 +1,14 @@
 //! Convolutions of stride 1 with fewer multiplications: Winograd's F(m×m, r×r), after Lavin & Gray 2015 (1509.09308).
 //!
 //! A tile of `m + r - 1` points a side is transformed, multiplied by transformed weights (one matrix product per point,
-//! over all tiles), and transformed back into m×m outputs. The points are 0, ±1, ±2, ∞ for six of them and 0, ±1, ∞ for four.
+//! over all tiles), and transformed back into m×m outputs. The points are 0, ±5/8, ±3/2, ∞ for six of them and 0, ±1, ∞ for four.
 
 mod matrices;
 mod plain;
 
 use std::ops::Range;
 
+use matrices::{INNER, OUTER};
 pub(super) use plain::multiply_plain;
 
 use super::convolution::input_blocks;
@@ -290,17 +291,17 @@ unsafe fn input_line<V: Lanes, const P: usize>(d: [V; P]) -> [V; P] {
             t[2] = d[2].sub(d[1]);
             t[3] = d[1].sub(d[3]);
         } else {
-            let (two, four, minus_four, minus_five) = (V::splat(2.0), V::splat(4.0), V::splat(-4.0), V::splat(-5.0));
-            let even = d[2].mul_add(minus_four, d[4]);
-            let odd = d[1].mul_add(minus_four, d[3]);
-            let narrow_even = d[4].sub(d[2]);
-            let narrow_odd = d[3].sub(d[1]).mul(two);
-            t[0] = d[0].mul_add(four, d[2].mul_add(minus_five, d[4]));
-            t[1] = even.add(odd);
-            t[2] = even.sub(odd);
-            t[3] = narrow_even.add(narrow_odd);
-            t[4] = narrow_even.sub(narrow_odd);
-            t[5] = d[1].mul_add(four, d[3].mul_add(minus_five, d[5]));
+            let (inner, outer) = (INNER * INNER, OUTER * OUTER);
+            let (product, sum) = (V::splat(inner * outer), V::splat(-(inner + outer)));
+            let (inner, outer) = (V::splat(-inner), V::splat(-outer));
+            t[0] = d[0].mul_add(product, d[2].mul_add(sum, d[4]));
+            let (even, odd) = (d[2].mul_add(outer, d[4]), d[1].mul_add(outer, d[3]));
+            t[1] = odd.mul_add(V::splat(INNER), even);
+            t[2] = odd.mul_add(V::splat(-INNER), even);
+            let (even, odd) = (d[2].mul_add(inner, d[4]), d[1].mul_add(inner, d[3]));
+            t[3] = odd.mul_add(V::splat(OUTER), even);
+            t[4] = odd.mul_add(V::splat(-OUTER), even);
+            t[5] = d[1].mul_add(product, d[3].mul_add(sum, d[5]));
         }
     }
     t
@@ -448,13 +449,13 @@ unsafe fn output_line<V: Lanes, const P: usize, const M: usize>(m: [V; P]) -> [V
             y[1] = difference.sub(m[3]);
             return y;
         }
-        let (two, four, eight) = (V::splat(2.0), V::splat(4.0), V::splat(8.0));
         let (outer_sum, outer_difference) = (m[3].add(m[4]), m[3].sub(m[4]));
         y[0] = m[0].add(sum).add(outer_sum);
-        y[1] = outer_difference.mul_add(two, difference);
-        y[2] = outer_sum.mul_add(four, sum);
+        y[1] = outer_difference.mul_add(V::splat(OUTER), difference.mul(V::splat(INNER)));
+        y[2] = outer_sum.mul_add(V::splat(OUTER * OUTER), sum.mul(V::splat(INNER * INNER)));
         if M == 4 {
-            y[3] = outer_difference.mul_add(eight, difference).add(m[5]);
+            let (inner, outer) = (V::splat(INNER * INNER * INNER), V::splat(OUTER * OUTER * OUTER));
+            y[3] = outer_difference.mul_add(outer, difference.mul_add(inner, m[5]));
         } else {
             y[2] = y[2].add(m[5]);
         }

@@ -3,6 +3,7 @@
 use super::super::lanes::{LANES, Lanes};
 use super::super::product::{Finish, Product, product};
 use super::super::stored::Stored;
+use super::matrices::{INNER, OUTER};
 use super::{MultiplyPlain, Scheme};
 
 /// Taps of the kernel's side.
@@ -116,23 +117,27 @@ unsafe fn kernel_line<V: Lanes, const P: usize>(g: [V; TAPS]) -> [V; P] {
     // SAFETY: the caller's.
     unsafe {
         let mut t = [V::splat(0.0); P];
-        let sum = g[0].add(g[2]);
         t[P - 1] = g[2];
         if P == 4 {
-            let (half, middle) = (V::splat(0.5), g[1].mul(V::splat(0.5)));
             t[0] = g[0];
-            t[1] = sum.mul_add(half, middle);
-            t[2] = sum.mul(half).sub(middle);
+            [t[1], t[2]] = at_pair(g, 1.0, 2.0);
             return t;
         }
-        let sixth = V::splat(-1.0 / 6.0);
-        let outer = g[0].mul_add(V::splat(1.0 / 24.0), g[2].mul(V::splat(1.0 / 6.0)));
-        let twelfth = g[1].mul(V::splat(1.0 / 12.0));
-        t[0] = g[0].mul(V::splat(0.25));
-        t[1] = sum.add(g[1]).mul(sixth);
-        t[2] = sum.sub(g[1]).mul(sixth);
-        t[3] = outer.add(twelfth);
-        t[4] = outer.sub(twelfth);
+        let (inner, outer) = (INNER * INNER, OUTER * OUTER);
+        t[0] = g[0].mul(V::splat(1.0 / (inner * outer)));
+        [t[1], t[2]] = at_pair(g, INNER, 2.0 * inner * (inner - outer));
+        [t[3], t[4]] = at_pair(g, OUTER, 2.0 * outer * (outer - inner));
         t
+    }
+}
+
+/// Three taps at a point and at its opposite, over the product of their distances to the others.
+#[inline(always)]
+unsafe fn at_pair<V: Lanes>(g: [V; TAPS], point: f32, distances: f32) -> [V; 2] {
+    // SAFETY: the caller's.
+    unsafe {
+        let even = g[0].mul_add(V::splat(1.0 / distances), g[2].mul(V::splat(point * point / distances)));
+        let odd = g[1].mul(V::splat(point / distances));
+        [even.add(odd), even.sub(odd)]
     }
 }
