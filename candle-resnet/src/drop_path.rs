@@ -8,8 +8,6 @@ use candle_core::{Result, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::figure::Branches;
-
 /// Decides which branches are left out, from a seed: equal seeds and equal calls leave out the same.
 #[derive(Debug, Clone)]
 pub struct StochasticDepth {
@@ -43,10 +41,9 @@ impl StochasticDepth {
         let kept = (1.0 / (1.0 - rate)) as f32;
         (0..images).map(|_| if f64::from(self.generator.next_u32()) < threshold { 0.0 } else { kept }).collect()
     }
-}
 
-impl Branches for StochasticDepth {
-    fn pass(&mut self, branch: Tensor, block: usize, blocks: usize) -> Result<Tensor> {
+    /// The branch of block `block` of `blocks`, left out for some images; (N, C, H, W) → (N, C, H, W).
+    pub(crate) fn pass(&mut self, branch: Tensor, block: usize, blocks: usize) -> Result<Tensor> {
         let rate = self.rate_of(block, blocks);
         if rate == 0.0 {
             return Ok(branch);

@@ -11,12 +11,14 @@ use candle_core::{Result, Tensor};
 use crate::architecture::GlobalPool;
 use crate::blueprint::{Block, Blueprint, ConvNorm, Pool, Shortcut, Stem};
 use crate::features::Boundary;
+use crate::part::Part;
+use crate::training::Statistics;
 use attention::AttentionLayer;
 
 /// A convolution followed by its norm.
 pub(crate) trait ConvNormLayer {
-    /// (N, C, H, W) → (N, C', H', W')
-    fn forward(&self, x: &Tensor) -> Result<Tensor>;
+    /// (N, C, H, W) → (N, C', H', W'); `statistics` are what a batch norm normalises by.
+    fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor>;
 }
 
 /// Where a figure's layers get their tensors.
@@ -31,16 +33,24 @@ pub(crate) trait Parameters {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor>;
 }
 
-/// What becomes of a residual branch before its shortcut is added.
-pub(crate) trait Branches {
-    /// The branch of block `block` of `blocks`, counted over all stages from 0; (N, C, H, W) → (N, C, H, W).
-    fn pass(&mut self, branch: Tensor, block: usize, blocks: usize) -> Result<Tensor>;
+/// What may differ from one pass through the network to the next.
+pub(crate) trait Pass {
+    /// What becomes of the branch of block `block` of `blocks`, counted over all stages from 0, before its shortcut is added;
+    /// (N, C, H, W) → (N, C, H, W).
+    fn branch(&mut self, branch: Tensor, block: usize, blocks: usize) -> Result<Tensor>;
+
+    /// What batch norms of a part normalise by.
+    fn statistics(&self, part: Part) -> Statistics;
 }
 
-/// Evaluation: every branch as it is.
-impl Branches for () {
-    fn pass(&mut self, branch: Tensor, _: usize, _: usize) -> Result<Tensor> {
+/// Evaluation: every branch as it is, running statistics everywhere.
+impl Pass for () {
+    fn branch(&mut self, branch: Tensor, _: usize, _: usize) -> Result<Tensor> {
         Ok(branch)
+    }
+
+    fn statistics(&self, _: Part) -> Statistics {
+        Statistics::Running
     }
 }
 
@@ -85,22 +95,34 @@ impl<L: ConvNormLayer> Figure<L> {
         })
     }
 
-    /// (N, C, H, W) → (N, C', H', W'), the map at a boundary.
-    pub(crate) fn map_at(&self, images: &Tensor, boundary: Boundary, branches: &mut impl Branches) -> Result<Tensor> {
-        let Some(passed) = self.stages.get(..boundary.stages) else {
+    /// What the part `first` is given → the map at a boundary behind it, both (N, C, H, W).
+    pub(crate) fn map_at(&self, x: &Tensor, first: Part, boundary: Boundary, pass: &mut impl Pass) -> Result<Tensor> {
+        if boundary.stages > self.stages.len() {
             candle_core::bail!("the network has {} stages and no `{boundary}`", self.stages.len())
+        }
+        let x = match first {
+            Part::Stem => self.stem.forward(x, pass.statistics(Part::Stem))?,
+            Part::Stage(_) | Part::Classifier => x.clone(),
         };
         let blocks = self.stages.iter().map(Vec::len).sum();
-        let mut numbered = passed.iter().flatten().enumerate();
-        numbered.try_fold(self.stem.forward(images)?, |x, (number, block)| {
-            block.forward(&x, |branch| branches.pass(branch, number, blocks))
+        let last = Part::Stage(boundary.stages);
+        let mut passed = self.numbered_blocks().filter(|&(part, ..)| first <= part && part <= last);
+        passed.try_fold(x, |x, (part, number, block)| {
+            block.forward(&x, pass.statistics(part), |branch| pass.branch(branch, number, blocks))
         })
     }
 
-    /// (N, C, H, W) → (N, D): the last map, pooled over its pixels.
-    pub(crate) fn features(&self, images: &Tensor, branches: &mut impl Branches) -> Result<Tensor> {
+    /// What the part `first` is given → (N, D): the last map, pooled over its pixels.
+    pub(crate) fn features(&self, x: &Tensor, first: Part, pass: &mut impl Pass) -> Result<Tensor> {
         let last = Boundary { stages: self.stages.len() };
-        pool::global(&self.map_at(images, last, branches)?, self.global_pool)
+        pool::global(&self.map_at(x, first, last, pass)?, self.global_pool)
+    }
+
+    /// Every block with its stage and its number over all stages, from 0.
+    fn numbered_blocks(&self) -> impl Iterator<Item = (Part, usize, &ResidualBlock<L>)> {
+        let stages = (1..).map(Part::Stage).zip(&self.stages);
+        let blocks = stages.flat_map(|(part, blocks)| blocks.iter().map(move |block| (part, block)));
+        blocks.enumerate().map(|(number, (part, block))| (part, number, block))
     }
 }
 
@@ -109,8 +131,8 @@ impl<L: ConvNormLayer> StemLayers<L> {
         Ok(StemLayers { convs: conv_norms(&stem.convs, parameters)?, pools: stem.pools.clone() })
     }
 
-    fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        let x = self.convs.iter().try_fold(images.clone(), |x, conv| conv.forward(&x)?.relu())?;
+    fn forward(&self, images: &Tensor, statistics: Statistics) -> Result<Tensor> {
+        let x = self.convs.iter().try_fold(images.clone(), |x, conv| conv.forward(&x, statistics)?.relu())?;
         self.pools.iter().try_fold(x, |x, &pool| pool::forward(&x, pool))
     }
 }
@@ -126,14 +148,19 @@ impl<L: ConvNormLayer> ResidualBlock<L> {
         })
     }
 
-    fn forward(&self, x: &Tensor, pass: impl FnOnce(Tensor) -> Result<Tensor>) -> Result<Tensor> {
-        (pass(self.residual(x)?)? + self.shortcut.forward(x)?)?.relu()
+    fn forward(
+        &self,
+        x: &Tensor,
+        statistics: Statistics,
+        pass: impl FnOnce(Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        (pass(self.residual(x, statistics)?)? + self.shortcut.forward(x, statistics)?)?.relu()
     }
 
-    fn residual(&self, x: &Tensor) -> Result<Tensor> {
+    fn residual(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
         let mut branch = x.clone();
         for (position, conv) in self.convs.iter().enumerate() {
-            branch = conv.forward(&branch)?;
+            branch = conv.forward(&branch, statistics)?;
             if position + 1 < self.convs.len() {
                 branch = branch.relu()?;
             }
@@ -160,11 +187,11 @@ impl<L: ConvNormLayer> ShortcutLayer<L> {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
         match self {
             ShortcutLayer::Identity => Ok(x.clone()),
-            ShortcutLayer::Projection { pool: None, conv } => conv.forward(x),
-            ShortcutLayer::Projection { pool: Some(pool), conv } => conv.forward(&pool::forward(x, *pool)?),
+            ShortcutLayer::Projection { pool: None, conv } => conv.forward(x, statistics),
+            ShortcutLayer::Projection { pool: Some(pool), conv } => conv.forward(&pool::forward(x, *pool)?, statistics),
             &ShortcutLayer::ZeroPadded { stride, padding } => {
                 pool::every_nth(&pool::every_nth(x, 2, stride)?, 3, stride)?.pad_with_zeros(1, padding, padding)
             }

@@ -39,10 +39,13 @@ pub mod labels;
 pub mod layout;
 pub mod model;
 pub mod network;
+mod ops;
+pub mod part;
 pub mod plan;
 pub mod preprocess;
 pub mod registry;
 pub mod summary;
+pub mod training;
 pub mod trunk;
 pub mod weights;
 

@@ -1,15 +1,17 @@
 //! The trainable form of a network: ordinary candle layers over a `VarBuilder`, on any device.
 //!
-//! Batch norms run in evaluation mode. For frozen weights use [`Trunk`](crate::trunk::Trunk), which keeps no graph.
+//! It can be entered at any part with the map that this part is given, and trained from there on. For frozen weights use
+//! [`Trunk`](crate::trunk::Trunk), which keeps no graph.
 
 use candle_core::{Result, Tensor};
 use candle_nn::{BatchNorm, BatchNormConfig, Conv2d, Conv2dConfig, GroupNorm, Linear, Module, ModuleT, VarBuilder};
 
 use crate::architecture::{Architecture, Norm};
 use crate::blueprint::{Blueprint, ConvNorm, NORM_EPSILON};
-use crate::drop_path::StochasticDepth;
 use crate::features::Boundary;
 use crate::figure::{ConvNormLayer, Figure, Parameters};
+use crate::part::Part;
+use crate::training::{Statistics, TrainingMode};
 
 /// A whole network with its classifier `fc`.
 #[derive(Debug, Clone)]
@@ -35,7 +37,7 @@ impl Network {
     /// # Errors
     /// If the network has no such boundary, or shapes or devices do not fit.
     pub fn map_at(&self, images: &Tensor, boundary: Boundary) -> Result<Tensor> {
-        self.figure.map_at(images, boundary, &mut ())
+        self.figure.map_at(images, Part::Stem, boundary, &mut ())
     }
 
     /// (N, C, H, W) → (N, D), pooled.
@@ -43,15 +45,7 @@ impl Network {
     /// # Errors
     /// If shapes or devices do not fit.
     pub fn features(&self, images: &Tensor) -> Result<Tensor> {
-        self.figure.features(images, &mut ())
-    }
-
-    /// As [`features`](Network::features) in a training step: `depth` leaves out residual branches.
-    ///
-    /// # Errors
-    /// If shapes or devices do not fit.
-    pub fn features_train(&self, images: &Tensor, depth: &mut StochasticDepth) -> Result<Tensor> {
-        self.figure.features(images, depth)
+        self.figure.features(images, Part::Stem, &mut ())
     }
 
     /// (N, C, H, W) → (N, classes).
@@ -59,15 +53,25 @@ impl Network {
     /// # Errors
     /// If shapes or devices do not fit.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        self.fc.forward(&self.features(images)?)
+        self.forward_from(Part::Stem, images)
     }
 
-    /// As [`forward`](Network::forward) in a training step: `depth` leaves out residual branches.
+    /// What `part` is given, images for the stem and else the map (N, C, H, W) at its [entry](Part::entry) → (N, classes).
     ///
     /// # Errors
     /// If shapes or devices do not fit.
-    pub fn forward_train(&self, images: &Tensor, depth: &mut StochasticDepth) -> Result<Tensor> {
-        self.fc.forward(&self.features_train(images, depth)?)
+    pub fn forward_from(&self, part: Part, x: &Tensor) -> Result<Tensor> {
+        self.fc.forward(&self.figure.features(x, part, &mut ())?)
+    }
+
+    /// As [`forward_from`](Network::forward_from) in a training step.
+    ///
+    /// Batch norms that normalise by the batch move their running statistics: those variables that the network was built over.
+    ///
+    /// # Errors
+    /// If shapes or devices do not fit, or a batch norm has but one value to normalise by.
+    pub fn forward_train(&self, part: Part, x: &Tensor, mode: &mut TrainingMode) -> Result<Tensor> {
+        self.fc.forward(&self.figure.features(x, part, mode)?)
     }
 }
 
@@ -124,13 +128,22 @@ impl TrainableNorm {
 }
 
 impl ConvNormLayer for TrainableConvNorm {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
         let x = self.conv.forward(x)?;
-        match &self.norm {
-            TrainableNorm::Batch(norm) => norm.forward_t(&x, false),
-            TrainableNorm::Group(norm) => norm.forward(&x),
+        match (&self.norm, statistics) {
+            (TrainableNorm::Batch(norm), Statistics::Running) => norm.forward_t(&x, false),
+            (TrainableNorm::Batch(norm), Statistics::Batch) => normalise_by_the_batch(norm, &x),
+            (TrainableNorm::Group(norm), _) => norm.forward(&x),
         }
     }
+}
+
+fn normalise_by_the_batch(norm: &BatchNorm, x: &Tensor) -> Result<Tensor> {
+    let (images, _, height, width) = x.dims4()?;
+    if images * height * width < 2 {
+        candle_core::bail!("a batch norm cannot normalise by one image whose map has one pixel");
+    }
+    norm.forward_t(x, true)
 }
 
 #[cfg(test)]
@@ -138,7 +151,10 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
+    use crate::drop_path::StochasticDepth;
     use crate::initialise::fresh_weights;
+    use crate::training::NormPolicy;
+    use crate::weights;
 
     fn network() -> Network {
         let architecture = Architecture::named("resnet20_cifar").unwrap();
@@ -155,28 +171,70 @@ mod tests {
         tensor.detach().flatten_all().unwrap().to_vec1().unwrap()
     }
 
+    fn mode(rate: f64, seed: u64, norms: NormPolicy) -> TrainingMode {
+        TrainingMode { depth: StochasticDepth::new(rate, seed).unwrap(), norms }
+    }
+
     #[test]
-    fn without_a_rate_training_computes_what_evaluation_does() {
+    fn without_a_rate_and_with_frozen_norms_training_computes_what_evaluation_does() {
         let (network, images) = (network(), images(2));
-        let mut depth = StochasticDepth::new(0.0, 0).unwrap();
-        assert_eq!(
-            values(&network.forward_train(&images, &mut depth).unwrap()),
-            values(&network.forward(&images).unwrap())
-        );
+        let trained = network.forward_train(Part::Stem, &images, &mut mode(0.0, 0, NormPolicy::frozen())).unwrap();
+        assert_eq!(values(&trained), values(&network.forward(&images).unwrap()));
     }
 
     #[test]
     fn stochastic_depth_changes_training_from_its_seed_and_evaluation_never() {
         let (network, images) = (network(), images(4));
-        let evaluated = values(&network.features(&images).unwrap());
+        let evaluated = values(&network.forward(&images).unwrap());
         let trained = |seed| {
-            let mut depth = StochasticDepth::new(0.5, seed).unwrap();
-            values(&network.features_train(&images, &mut depth).unwrap())
+            let mut mode = mode(0.5, seed, NormPolicy::frozen());
+            values(&network.forward_train(Part::Stem, &images, &mut mode).unwrap())
         };
         assert_ne!(trained(1), evaluated);
         assert_eq!(trained(1), trained(1));
         assert_ne!(trained(1), trained(2));
-        assert_eq!(values(&network.features(&images).unwrap()), evaluated);
+        assert_eq!(values(&network.forward(&images).unwrap()), evaluated);
+    }
+
+    #[test]
+    fn every_part_continues_from_its_map_as_the_whole_does() {
+        let architecture = Architecture::named("resnet20_cifar").unwrap();
+        let (network, images) = (network(), images(2));
+        let whole = values(&network.forward(&images).unwrap());
+        for part in Part::all(architecture).skip(1) {
+            let map = network.map_at(&images, part.entry(architecture).unwrap()).unwrap();
+            assert_eq!(values(&network.forward_from(part, &map).unwrap()), whole, "{part}");
+            let trained = network.forward_train(part, &map, &mut mode(0.0, 0, NormPolicy::frozen())).unwrap();
+            assert_eq!(values(&trained), whole, "{part}");
+        }
+    }
+
+    #[test]
+    fn only_norms_that_are_not_frozen_move_and_in_training_alone() {
+        let architecture = Architecture::named("resnet20_cifar").unwrap();
+        let weights = fresh_weights(architecture, 10, 0, &Device::Cpu).unwrap();
+        let variables = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
+        let network = Network::new(architecture, 10, variables).unwrap();
+        let state = || -> Vec<(String, Vec<f32>)> {
+            weights::tensors(&weights).unwrap().into_iter().map(|(name, tensor)| (name, values(&tensor))).collect()
+        };
+        let before = state();
+        network.forward(&images(2)).unwrap();
+        assert_eq!(state(), before);
+        let policy = [Part::Stage(2)].into_iter().collect();
+        network.forward_train(Part::Stem, &images(2), &mut mode(0.0, 0, policy)).unwrap();
+        let moved: Vec<String> =
+            state().into_iter().zip(before).filter(|(now, before)| now != before).map(|(now, _)| now.0).collect();
+        assert_eq!(moved.len(), 2 * 6, "{moved:?}");
+        assert!(moved.iter().all(|name| name.starts_with("layer2.") && name.contains(".running_")), "{moved:?}");
+    }
+
+    #[test]
+    fn one_value_is_no_batch() {
+        let (network, policy) = (network(), [Part::Stage(3)].into_iter().collect());
+        let map = Tensor::zeros((1, 32, 2, 2), DType::F32, &Device::Cpu).unwrap();
+        let error = network.forward_train(Part::Stage(3), &map, &mut mode(0.0, 0, policy)).unwrap_err().to_string();
+        assert!(error.contains("one pixel"), "{error}");
     }
 
     #[test]
@@ -185,8 +243,8 @@ mod tests {
         let weights = fresh_weights(architecture, 10, 0, &Device::Cpu).unwrap();
         let variables = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
         let network = Network::new(architecture, 10, variables).unwrap();
-        let mut depth = StochasticDepth::new(0.9, 3).unwrap();
-        let loss = network.forward_train(&images(1), &mut depth).unwrap().sqr().unwrap().sum_all().unwrap();
+        let mut mode = mode(0.9, 3, NormPolicy::frozen());
+        let loss = network.forward_train(Part::Stem, &images(1), &mut mode).unwrap().sqr().unwrap().sum_all().unwrap();
         let gradients = loss.backward().unwrap();
         let variables = weights.data().lock().unwrap();
         let largest = |name: &str| {

@@ -14,7 +14,9 @@ use crate::blueprint::{Blueprint, ConvNorm, NORM_EPSILON};
 use crate::features::{Boundary, FeatureExtractor};
 use crate::figure::{ConvNormLayer, Figure, Parameters};
 use crate::kernels::Extent;
+use crate::part::Part;
 use crate::plan::{self, Compiled, End, Images, PlanOptions, Precision, Source, StepTime};
+use crate::training::Statistics;
 use crate::weights;
 
 /// A frozen network on one device; cheap to clone, safe to share between threads.
@@ -76,7 +78,7 @@ impl Trunk {
     /// If the network has no such boundary, or shapes or devices do not fit.
     pub fn map_at(&self, images: &Tensor, boundary: Boundary) -> Result<Tensor> {
         match &self.form {
-            Form::Figure(figure) => figure.map_at(&images.detach(), boundary, &mut ()),
+            Form::Figure(figure) => figure.map_at(&images.detach(), Part::Stem, boundary, &mut ()),
             Form::Plan(plan) => run(&**plan, images, End::Map(boundary)),
         }
     }
@@ -108,7 +110,7 @@ impl FeatureExtractor for Trunk {
 
     fn features(&self, images: &Tensor) -> Result<Tensor> {
         match &self.form {
-            Form::Figure(figure) => figure.features(&images.detach(), &mut ()),
+            Form::Figure(figure) => figure.features(&images.detach(), Part::Stem, &mut ()),
             Form::Plan(plan) => run(&**plan, images, End::Features),
         }
     }
@@ -226,7 +228,7 @@ enum FrozenNorm {
 }
 
 impl ConvNormLayer for FrozenConvNorm {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, _: Statistics) -> Result<Tensor> {
         let x = x.conv2d(&self.weight, self.padding, self.stride, self.dilation, self.groups)?;
         match &self.norm {
             FrozenNorm::Bias(bias) => x.broadcast_add(bias),
