@@ -68,6 +68,12 @@ pub enum TrainError {
         /// Learning rate of that step.
         lr: f64,
     },
+    /// A pattern of names that is likely mistyped.
+    #[error("`{pattern}` fits no parameter that trains")]
+    UnusedPattern {
+        /// The pattern.
+        pattern: String,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

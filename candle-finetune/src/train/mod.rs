@@ -1,7 +1,7 @@
-//! Features and labels → a trained head.
+//! Features and labels → a trained head; maps and labels → a trained tail of a network.
 //!
-//! Takes tensors, settings and an observer; knows nothing of images, files, networks or the command line.
-//! The variables that train live in a `VarMap` of their own, from which alone the optimiser is built: here it holds
+//! Takes tensors, settings and an observer; knows nothing of images, files or the command line, and of networks only in [`tail`].
+//! The variables that train live in a `VarMap` of their own, from which alone the optimiser is built: for a head it holds
 //! exactly `fc.weight` and `fc.bias`.
 //!
 //! ```
@@ -20,6 +20,7 @@ mod dropout;
 mod error;
 mod features;
 mod fit;
+pub mod groups;
 pub mod head;
 pub mod loss;
 pub mod metrics;
@@ -27,6 +28,7 @@ pub mod optimizer;
 pub mod schedule;
 mod settings;
 pub mod standardise;
+pub mod tail;
 
 pub use error::{Result, TrainError};
 pub use features::FeatureSet;

@@ -1,0 +1,195 @@
+//! The parts of a network that train, from one part on to the classifier, and the steps that train them.
+//!
+//! What trains is copied into a `VarMap` of its own, from which alone the optimiser is built; running statistics are copied
+//! too, outside of it. The weights that a tail starts from stay as they are, and nothing before the tail is tracked.
+
+use std::collections::{BTreeMap, HashMap};
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{VarBuilder, VarMap};
+use candle_resnet::architecture::Architecture;
+use candle_resnet::blueprint::Role;
+use candle_resnet::network::Network;
+use candle_resnet::part::Part;
+use candle_resnet::training::TrainingMode;
+use candle_resnet::weights;
+
+use super::error::{Result, TrainError};
+use super::groups::Groups;
+use super::head::Head;
+use super::loss::CrossEntropy;
+use super::optimizer::Optimizer;
+use super::settings::OptimizerSettings;
+
+/// A network of which the parts from `first` on train.
+#[derive(Clone)]
+pub struct Tail {
+    network: Network,
+    first: Part,
+    tensors: HashMap<String, Tensor>,
+    trained: VarMap,
+}
+
+impl Tail {
+    /// Copies what trains of `weights`, and `head` as the classifier, to `device`.
+    ///
+    /// `weights` are those of `architecture`; a classifier among them is not read. What the tail computes with is of the head's
+    /// kind of numbers.
+    ///
+    /// # Errors
+    /// If a tensor is missing, shapes do not fit, or `device` has no room.
+    pub fn new(
+        architecture: &Architecture,
+        weights: &VarMap,
+        head: &Head,
+        first: Part,
+        device: &Device,
+    ) -> Result<Tail> {
+        let mut stored = weights::tensors(weights)?;
+        stored.insert("fc.weight".into(), head.weight().as_detached_tensor());
+        stored.insert("fc.bias".into(), head.bias().as_detached_tensor());
+        let dtype = head.weight().dtype();
+        let (trained, mut tensors) = (VarMap::new(), HashMap::new());
+        for (part, spec) in Part::tensors(architecture, head.classes()) {
+            let tensor = stored.remove(&spec.name).ok_or_else(|| missing(&spec.name))?;
+            let tensor = tensor.to_dtype(dtype)?.to_device(device)?;
+            let tensor = if part < first { tensor } else { own_copy(&spec.name, &tensor, spec.role, &trained)? };
+            tensors.insert(spec.name, tensor);
+        }
+        let variables = VarBuilder::from_tensors(tensors.clone(), dtype, device);
+        Ok(Tail { network: Network::new(architecture, head.classes(), variables)?, first, tensors, trained })
+    }
+
+    /// The first part that trains.
+    pub fn first(&self) -> Part {
+        self.first
+    }
+
+    /// The parameters that train, and nothing else.
+    pub fn trained(&self) -> &VarMap {
+        &self.trained
+    }
+
+    /// What [`first`](Tail::first) is given → logits (N, classes), in evaluation.
+    ///
+    /// # Errors
+    /// If shapes or devices do not fit.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.network.forward_from(self.first, x)
+    }
+
+    /// What [`first`](Tail::first) is given → logits (N, classes), in a training step.
+    ///
+    /// # Errors
+    /// As [`Network::forward_train`].
+    pub fn forward_train(&self, x: &Tensor, mode: &mut TrainingMode) -> candle_core::Result<Tensor> {
+        self.network.forward_train(self.first, x, mode)
+    }
+
+    /// Every tensor of the whole network as it is now, detached; a later step changes those that train.
+    pub fn tensors(&self) -> BTreeMap<String, Tensor> {
+        self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect()
+    }
+}
+
+fn missing(name: &str) -> TrainError {
+    candle_core::Error::msg(format!("the weights hold no tensor `{name}`")).into()
+}
+
+/// A variable of the tail's own with the values of `tensor`; parameters are put among those that train.
+fn own_copy(name: &str, tensor: &Tensor, role: Role, trained: &VarMap) -> Result<Tensor> {
+    let variable = Var::from_tensor(tensor)?;
+    if role.is_parameter() {
+        let mut trained = trained.data().lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        trained.insert(name.into(), variable.clone());
+    }
+    Ok(variable.as_tensor().clone())
+}
+
+/// Trains a tail step by step; knows neither epochs nor where batches come from.
+pub struct TailTrainer {
+    tail: Tail,
+    mode: TrainingMode,
+    loss: CrossEntropy,
+    optimizer: Box<dyn Optimizer>,
+}
+
+impl TailTrainer {
+    /// Builds the optimiser over the parameters of `tail`, as `groups` say.
+    ///
+    /// # Errors
+    /// [`TrainError::UnusedPattern`], or those of allocating the optimiser's state.
+    pub fn new(
+        tail: Tail,
+        mode: TrainingMode,
+        loss: CrossEntropy,
+        optimizer: &OptimizerSettings,
+        groups: &Groups,
+    ) -> Result<TailTrainer> {
+        let optimizer = optimizer.build(groups.parameters(tail.trained())?)?;
+        Ok(TailTrainer { tail, mode, loss, optimizer })
+    }
+
+    /// One step on what the tail's first part is given, at learning rate `lr`; gives the loss before it.
+    ///
+    /// A loss that is not finite moves no parameter.
+    ///
+    /// # Errors
+    /// If shapes or devices do not fit, or a label names no class.
+    pub fn step(&mut self, x: &Tensor, labels: &[u32], lr: f64) -> Result<f64> {
+        let loss = self.loss.loss(&self.tail.forward_train(x, &mut self.mode)?, labels)?;
+        let value = loss.to_dtype(DType::F64)?.to_scalar()?;
+        if f64::is_finite(value) {
+            self.optimizer.step(&loss.backward()?, lr)?;
+        }
+        Ok(value)
+    }
+
+    /// The tail as it is now.
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_resnet::drop_path::StochasticDepth;
+    use candle_resnet::initialise::fresh_weights;
+    use candle_resnet::training::NormPolicy;
+
+    use super::*;
+
+    /// `fc` of resnet20_cifar on weights of another network and a head of another width.
+    fn tail(weights_of: &str, width: usize) -> Result<Tail> {
+        let [architecture, source] = ["resnet20_cifar", weights_of].map(|name| Architecture::named(name).unwrap());
+        let weights = fresh_weights(source, 10, 0, &Device::Cpu).unwrap();
+        let head = Head::new(2, width, 0, &Device::Cpu).unwrap();
+        Tail::new(architecture, &weights, &head, Part::Classifier, &Device::Cpu)
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_moves_no_parameter() {
+        let tail = tail("resnet20_cifar", 64).unwrap();
+        let weight = tail.trained().data().lock().unwrap()["fc.weight"].clone();
+        let before: Vec<Vec<f32>> = weight.to_vec2().unwrap();
+        let mode = TrainingMode { depth: StochasticDepth::new(0.0, 0).unwrap(), norms: NormPolicy::frozen() };
+        let (loss, groups) = (CrossEntropy::new(2), Groups::one(0.1));
+        let mut trainer = TailTrainer::new(tail, mode, loss, &OptimizerSettings::SGD, &groups).unwrap();
+        let mut step = |pixel: f32| {
+            let map = Tensor::full(pixel, (1, 64, 8, 8), &Device::Cpu).unwrap();
+            trainer.step(&map, &[0], 0.1).unwrap()
+        };
+        assert!(!step(f32::NAN).is_finite());
+        assert_eq!(weight.to_vec2::<f32>().unwrap(), before);
+        assert!(step(1.0).is_finite());
+        assert_ne!(weight.to_vec2::<f32>().unwrap(), before);
+    }
+
+    #[test]
+    fn weights_and_heads_of_another_network_are_refused() {
+        let message = |weights_of, width| tail(weights_of, width).err().unwrap().to_string();
+        assert!(message("resnet18", 64).starts_with("the weights hold no tensor `layer1.2.conv1.weight`"));
+        let error = message("resnet20_cifar", 32);
+        assert!(error.contains("fc.weight"), "{error}");
+    }
+}
