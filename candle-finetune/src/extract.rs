@@ -107,8 +107,7 @@ pub fn extract(
 }
 
 /// Images of `crop`² pixels that go through the network at once: as many pixels as eight of 224² on a CPU, whose caches
-/// they should fit, and as 64 on a GPU, which wants work; at most 256 images. Each view
-/// counts as one; those of one image stay together.
+/// they should fit, and as 64 on a GPU, which wants work; at most 256 images, of which every view counts as one.
 pub fn batch_size(crop: usize, device: &Device) -> usize {
     let images = if device.is_cpu() { 8 } else { 64 };
     (images * 224 * 224 / (crop * crop).max(1)).clamp(1, 256)
