@@ -35,21 +35,21 @@ impl StochasticDepth {
         }
     }
 
-    /// 0 for each of `images` images that does without, and what scales the others up.
-    fn factors(&mut self, images: usize, rate: f64) -> Vec<f32> {
+    /// What the branch of block `block` of `blocks` counts for each of `images` images: 0 where it is left out, else what makes up for
+    /// that. `None` where it always counts.
+    pub(crate) fn factors(&mut self, images: usize, block: usize, blocks: usize) -> Option<Vec<f32>> {
+        let rate = self.rate_of(block, blocks);
         let threshold = rate * 2f64.powi(32);
         let kept = (1.0 / (1.0 - rate)) as f32;
-        (0..images).map(|_| if f64::from(self.generator.next_u32()) < threshold { 0.0 } else { kept }).collect()
+        let mut factor = |_| if f64::from(self.generator.next_u32()) < threshold { 0.0 } else { kept };
+        (rate > 0.0).then(|| (0..images).map(&mut factor).collect())
     }
 
     /// The branch of block `block` of `blocks`, left out for some images; (N, C, H, W) → (N, C, H, W).
     pub(crate) fn pass(&mut self, branch: Tensor, block: usize, blocks: usize) -> Result<Tensor> {
-        let rate = self.rate_of(block, blocks);
-        if rate == 0.0 {
-            return Ok(branch);
-        }
         let images = branch.dim(0)?;
-        let factors = Tensor::from_vec(self.factors(images, rate), (images, 1, 1, 1), branch.device())?;
+        let Some(factors) = self.factors(images, block, blocks) else { return Ok(branch) };
+        let factors = Tensor::from_vec(factors, (images, 1, 1, 1), branch.device())?;
         branch.broadcast_mul(&factors.to_dtype(branch.dtype())?)
     }
 }
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_seed_decides() {
-        let factors = |seed| StochasticDepth::new(0.5, seed).unwrap().factors(64, 0.5);
+        let factors = |seed| StochasticDepth::new(0.5, seed).unwrap().factors(64, 1, 2).unwrap();
         assert_eq!(factors(1), factors(1));
         assert_ne!(factors(1), factors(2));
     }

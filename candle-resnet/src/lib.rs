@@ -21,6 +21,7 @@
 //! `candle-finetune`.
 
 pub mod architecture;
+pub mod backprop;
 pub mod blueprint;
 pub mod card;
 pub mod catalogue;

@@ -71,7 +71,12 @@ impl Network {
     /// # Errors
     /// If shapes or devices do not fit, or a batch norm has but one value to normalise by.
     pub fn forward_train(&self, part: Part, x: &Tensor, mode: &mut TrainingMode) -> Result<Tensor> {
-        self.fc.forward(&self.figure.features(x, part, mode)?)
+        self.fc.forward(&self.features_train(part, x, mode)?)
+    }
+
+    /// What `part` is given → (N, D), pooled, in a training step.
+    pub(crate) fn features_train(&self, part: Part, x: &Tensor, mode: &mut TrainingMode) -> Result<Tensor> {
+        self.figure.features(x, part, mode)
     }
 }
 

@@ -10,9 +10,14 @@ use super::lanes::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Avx2, Avx512};
 use super::lanes::{Lanes, Portable};
+use super::norm::{self, Moments, NormGradient, NormSums};
 use super::pool::{self, PoolPlanes};
+use super::pool_gradient::{self, PoolGradient};
 use super::stored::Stored;
-use super::winograd::{self, Multiply, MultiplyPlain, TransformInputs, TransformOutputs};
+use super::weight_gradient::{self, WeightGradient};
+use super::winograd::{
+    self, Multiply, MultiplyPlain, TransformInputs, TransformOutputs, TransformWeights,
+};
 
 /// What a processor may offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,6 +104,25 @@ pub(crate) struct KernelsOf<S: Stored> {
     pub(crate) affine: unsafe fn(&Affine<S>),
 }
 
+/// What training needs beside [`KernelsOf`], for maps in f32.
+///
+/// # Safety
+/// As [`KernelsOf`].
+pub(crate) struct TrainingKernels {
+    /// [`weight_gradient::weight_gradient`].
+    pub(crate) weight_gradient: unsafe fn(&mut WeightGradient),
+    /// [`winograd::transform_weights`].
+    pub(crate) transform_weights: unsafe fn(&TransformWeights),
+    /// [`norm::moments`].
+    pub(crate) moments: unsafe fn(&Moments),
+    /// [`norm::norm_sums`].
+    pub(crate) norm_sums: unsafe fn(&NormSums),
+    /// [`norm::norm_gradient`].
+    pub(crate) norm_gradient: unsafe fn(&NormGradient),
+    /// [`pool_gradient::pool_gradient`].
+    pub(crate) pool_gradient: unsafe fn(&PoolGradient),
+}
+
 /// Every kernel for one instruction set.
 pub(crate) struct Kernels {
     /// Channel blocks of the output that a product computes together, where there are as many.
@@ -107,6 +131,7 @@ pub(crate) struct Kernels {
     pub(super) single: KernelsOf<f32>,
     /// For maps in bf16.
     pub(super) half: KernelsOf<bf16>,
+    pub(super) training: TrainingKernels,
 }
 
 /// The generic kernels as functions of one vector type, compiled under its instruction sets: one for f32 and one for bf16.
@@ -116,29 +141,39 @@ macro_rules! instruction_set {
             blocks: <$single as Lanes>::BLOCKS,
             single: instruction_set!(@kernels f32, $single $(, $features)?),
             half: instruction_set!(@kernels bf16, $half $(, $half_features)?),
+            training: TrainingKernels {
+                weight_gradient: instruction_set!(@kernel ($single), weight_gradient::weight_gradient, &mut WeightGradient $(, $features)?),
+                transform_weights: instruction_set!(@kernel ($single), winograd::transform_weights, &TransformWeights $(, $features)?),
+                moments: instruction_set!(@kernel ($single), norm::moments, &Moments $(, $features)?),
+                norm_sums: instruction_set!(@kernel ($single), norm::norm_sums, &NormSums $(, $features)?),
+                norm_gradient: instruction_set!(@kernel ($single), norm::norm_gradient, &NormGradient $(, $features)?),
+                pool_gradient: instruction_set!(@kernel ($single), pool_gradient::pool_gradient, &PoolGradient $(, $features)?),
+            },
         };
     };
     (@kernels $stored:ty, $vector:ty $(, $features:literal)?) => {
         KernelsOf {
-            convolve: instruction_set!(@kernel $stored, $vector, convolution::convolve, &mut Convolve<$stored> $(, $features)?),
-            convolve_groups: instruction_set!(@kernel $stored, $vector, grouped::convolve_groups, &ConvolveGroups<$stored> $(, $features)?),
-            transform_inputs: instruction_set!(@kernel $stored, $vector, winograd::transform_inputs, &TransformInputs<$stored> $(, $features)?),
-            multiply: instruction_set!(@kernel $stored, $vector, winograd::multiply, &Multiply<$stored> $(, $features)?),
-            multiply_plain: instruction_set!(@kernel $stored, $vector, winograd::multiply_plain, &mut MultiplyPlain<$stored> $(, $features)?),
-            transform_outputs: instruction_set!(@kernel $stored, $vector, winograd::transform_outputs, &TransformOutputs<$stored> $(, $features)?),
-            pool: instruction_set!(@kernel $stored, $vector, pool::pool, &PoolPlanes<$stored> $(, $features)?),
-            reduce: instruction_set!(@kernel $stored, $vector, channelwise::reduce, &Reduce<$stored> $(, $features)?),
-            affine: instruction_set!(@kernel $stored, $vector, channelwise::affine, &Affine<$stored> $(, $features)?),
+            convolve: instruction_set!(@kernel ($vector, $stored), convolution::convolve, &mut Convolve<$stored> $(, $features)?),
+            convolve_groups: instruction_set!(@kernel ($vector, $stored), grouped::convolve_groups, &ConvolveGroups<$stored> $(, $features)?),
+            transform_inputs: instruction_set!(@kernel ($vector, $stored), winograd::transform_inputs, &TransformInputs<$stored> $(, $features)?),
+            multiply: instruction_set!(@kernel ($vector, $stored), winograd::multiply, &Multiply<$stored> $(, $features)?),
+            multiply_plain: instruction_set!(@kernel ($vector, $stored), winograd::multiply_plain, &mut MultiplyPlain<$stored> $(, $features)?),
+            transform_outputs: instruction_set!(@kernel ($vector, $stored), winograd::transform_outputs, &TransformOutputs<$stored> $(, $features)?),
+            pool: instruction_set!(@kernel ($vector, $stored), pool::pool, &PoolPlanes<$stored> $(, $features)?),
+            reduce: instruction_set!(@kernel ($vector, $stored), channelwise::reduce, &Reduce<$stored> $(, $features)?),
+            affine: instruction_set!(@kernel ($vector, $stored), channelwise::affine, &Affine<$stored> $(, $features)?),
         }
     };
-    (@kernel $stored:ty, $vector:ty, $of:ident::$kernel:ident, $call:ty $(, $features:literal)?) => {{
+    (@kernel $types:tt, $of:ident::$kernel:ident, $call:ty $(, $features:literal)?) => {{
         $(#[target_feature(enable = $features)])?
         unsafe fn compiled(call: $call) {
             // SAFETY: passed on; the instruction set is the one that this function is compiled under.
-            unsafe { $of::$kernel::<$vector, $stored>(call) }
+            unsafe { instruction_set!(@call $types, $of::$kernel, call) }
         }
         compiled
     }};
+    (@call ($vector:ty, $stored:ty), $of:ident::$kernel:ident, $call:ident) => { $of::$kernel::<$vector, $stored>($call) };
+    (@call ($vector:ty), $of:ident::$kernel:ident, $call:ident) => { $of::$kernel::<$vector>($call) };
 }
 
 #[cfg(target_arch = "x86_64")]

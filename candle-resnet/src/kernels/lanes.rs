@@ -47,6 +47,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn mul(self, other: Self) -> Self;
     /// The larger of each pair.
     unsafe fn max(self, other: Self) -> Self;
+    /// Itself where `other` is above 0, and 0 elsewhere.
+    unsafe fn where_positive(self, other: Self) -> Self;
     /// Has the cache line of `address` brought near, where the processor can be told so; any address will do.
     unsafe fn prefetch(address: *const f32);
     /// `self * factor + addend`, rounded once where the processor can.

@@ -37,9 +37,9 @@ pub(crate) struct Team<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// Each share's own.
-    own: Vec<Mutex<Buffer>>,
+    pub(super) own: Vec<Mutex<Buffer>>,
     /// What all of them read.
-    shared: Buffer,
+    pub(super) shared: Buffer,
 }
 
 /// What both kinds of convolution have in common.
@@ -75,12 +75,12 @@ pub(crate) struct WinogradShape {
     pub(crate) padding: usize,
 }
 
-fn part(count: usize, share: usize, of: usize) -> Range<usize> {
+pub(super) fn part(count: usize, share: usize, of: usize) -> Range<usize> {
     count * share / of..count * (share + 1) / of
 }
 
 /// `range` in pieces of at most `size`, as equal as can be.
-fn pieces(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn pieces(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
     let count = range.len().div_ceil(size.max(1));
     (0..count).map(move |index| {
         let piece = part(range.len(), index, count);
@@ -110,8 +110,12 @@ impl Team<'_> {
         })
     }
 
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
     /// Runs `work` once for each share.
-    fn share(&self, work: impl Fn(usize) + Sync) {
+    pub(super) fn share(&self, work: impl Fn(usize) + Sync) {
         match self.crew {
             None => (0..self.width).for_each(work),
             Some(crew) => crew.run(self.width, &work),
@@ -119,7 +123,7 @@ impl Team<'_> {
     }
 
     /// Runs `work` once for each share, with memory of its own.
-    fn share_with(&self, scratch: &mut Vec<Mutex<Buffer>>, work: impl Fn(usize, &mut Buffer) + Sync) {
+    pub(super) fn share_with(&self, scratch: &mut Vec<Mutex<Buffer>>, work: impl Fn(usize, &mut Buffer) + Sync) {
         if scratch.len() < self.width {
             scratch.resize_with(self.width, Mutex::default);
         }

@@ -34,6 +34,58 @@ impl Weights<'_> {
     }
 }
 
+/// Weights of a convolution without groups, whose input blocks are full, as they are or as its input's gradient sees them.
+#[derive(Clone, Copy)]
+pub(crate) struct DenseWeights<'a> {
+    /// (out, in, kernel, kernel).
+    pub(crate) values: &'a [f32],
+    pub(crate) channels: (usize, usize),
+    pub(crate) kernel: usize,
+    /// Whether channels in and out change places, and kernels are turned by half a circle.
+    pub(crate) backward: bool,
+}
+
+impl DenseWeights<'_> {
+    fn in_channels(&self) -> usize {
+        if self.backward { self.channels.1 } else { self.channels.0 }
+    }
+
+    pub(crate) fn out_channels(&self) -> usize {
+        if self.backward { self.channels.0 } else { self.channels.1 }
+    }
+
+    /// Values of a packed column.
+    pub(crate) fn of_column(&self, column_blocks: usize) -> usize {
+        blocks_of(self.in_channels()) * self.kernel * self.kernel * LANES * column_blocks * LANES
+    }
+}
+
+/// One column of (columns, input blocks, kernel, kernel, 16, blocks of a column, 16).
+pub(crate) fn pack_column(weights: &DenseWeights, index: usize, column_blocks: usize, to: &mut [f32]) {
+    let (area, column) = (weights.kernel * weights.kernel, column_blocks * LANES);
+    let (inputs, outputs) = (weights.in_channels(), weights.out_channels());
+    // How far apart values of neighbouring channels lie.
+    let (of_input, of_output) = if weights.backward { (weights.channels.0 * area, area) } else { (area, inputs * area) };
+    let present = column.min(outputs - index * column);
+    for (block, to) in to.chunks_exact_mut(area * LANES * column).enumerate() {
+        for (tap, to) in to.chunks_exact_mut(LANES * column).enumerate() {
+            let tap = if weights.backward { area - 1 - tap } else { tap };
+            for (lane, to) in to.chunks_exact_mut(column).enumerate() {
+                let input = block * LANES + lane;
+                if input >= inputs {
+                    to.fill(0.0);
+                    continue;
+                }
+                let (to, beyond) = to.split_at_mut(present);
+                let first = index * column * of_output + input * of_input + tap;
+                let from = weights.values[first..].iter().step_by(of_output);
+                to.iter_mut().zip(from).for_each(|(to, &value)| *to = value);
+                beyond.fill(0.0);
+            }
+        }
+    }
+}
+
 /// Place of a weight among those of a tap: (length / depth, blocks of a column × 16, depth).
 fn place<S: Stored>(lane: usize, column: usize, out: usize) -> usize {
     (lane / S::DEPTH * column + out) * S::DEPTH + lane % S::DEPTH

@@ -107,6 +107,6 @@ unsafe fn blurred<V: Lanes, S: Stored>(from: *const S, extent: Extent, (y, x): (
 
 /// The positions before, at and after `centre` on a side of at least 2, reflected.
 #[inline(always)]
-fn neighbours(centre: usize, size: usize) -> [usize; 3] {
+pub(super) fn neighbours(centre: usize, size: usize) -> [usize; 3] {
     [centre.abs_diff(1), centre, if centre + 1 < size { centre + 1 } else { size - 2 }]
 }

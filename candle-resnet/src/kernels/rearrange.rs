@@ -65,6 +65,29 @@ pub(crate) fn shift_channels<S: Stored>(
     padding: usize,
     to: &mut [S],
 ) {
+    each_shifted(channels, extent, stride, padding, |source, target| to[target] = from[source]);
+}
+
+/// The way back of [`shift_channels`]: adds to `to`, of the extent `extent`, what its pixels became.
+pub(crate) fn add_shifted_back(
+    from: &[f32],
+    channels: usize,
+    extent: Extent,
+    stride: usize,
+    padding: usize,
+    to: &mut [f32],
+) {
+    each_shifted(channels, extent, stride, padding, |source, target| to[source] += from[target]);
+}
+
+/// Where a value lies before and after its channel is shifted.
+fn each_shifted(
+    channels: usize,
+    extent: Extent,
+    stride: usize,
+    padding: usize,
+    mut visit: impl FnMut(usize, usize),
+) {
     let output = Extent { height: extent.height.div_ceil(stride), width: extent.width.div_ceil(stride) };
     for channel in 0..channels {
         let source = channel / LANES * extent.pixels() * LANES + channel % LANES;
@@ -72,8 +95,8 @@ pub(crate) fn shift_channels<S: Stored>(
         let target = shifted / LANES * output.pixels() * LANES + shifted % LANES;
         for row in 0..output.height {
             for column in 0..output.width {
-                let value = from[source + (row * extent.width + column) * stride * LANES];
-                to[target + (row * output.width + column) * LANES] = value;
+                let from = source + (row * extent.width + column) * stride * LANES;
+                visit(from, target + (row * output.width + column) * LANES);
             }
         }
     }

@@ -9,7 +9,7 @@ mod plain;
 use std::ops::Range;
 
 use matrices::{INNER, OUTER};
-pub(super) use plain::multiply_plain;
+pub(super) use plain::{multiply_plain, transform_weights};
 
 use super::convolution::input_blocks;
 use super::lanes::{LANES, Lanes};
@@ -167,6 +167,23 @@ pub(crate) struct MultiplyPlain<'a, S> {
     pub(crate) scratch: &'a mut [S],
     /// (blocks of the range, points, tiles, 16), padded.
     pub(crate) products: Writable<'a>,
+}
+
+/// Weights as for a convolution without groups → those that [`multiply`] reads, for a range of columns of the output.
+pub(crate) struct TransformWeights<'a> {
+    pub(crate) scheme: Scheme,
+    /// (columns, input blocks, 3, 3, 16, blocks of a column, 16).
+    pub(crate) weights: &'a [f32],
+    /// Channel blocks of the input.
+    pub(crate) blocks: usize,
+    /// Channel blocks of the output that are computed together, 1 or 2: a column.
+    pub(crate) column_blocks: usize,
+    /// Columns of the output.
+    pub(crate) columns: usize,
+    /// Those that this call transforms.
+    pub(crate) range: Range<usize>,
+    /// (points, columns, input blocks, 16, blocks of a column, 16).
+    pub(crate) transformed: Writable<'a>,
 }
 
 /// Products → outputs, for a range of channel blocks.

@@ -6,7 +6,7 @@ use super::convolution::{FoldedConvolution, Geometry, PackedConvolution};
 use super::{Packing, Plan, PlanOptions, Source};
 use crate::architecture::Norm;
 use crate::blueprint::{Attention, Block, Blueprint, ConvNorm, NORM_EPSILON, Pool, Shortcut, Stem};
-use crate::kernels::{Buffer, Extent, Kernels, Stored, Unfolding, Window, padded};
+use crate::kernels::{Buffer, Extent, Stored, Unfolding, Window, padded};
 
 /// A buffer, by its place in the workspace.
 pub(super) type Slot = usize;
@@ -91,7 +91,7 @@ impl<S: Stored> Plan<S> {
     /// # Errors
     /// If a tensor is missing or of another shape.
     pub(super) fn compile(blueprint: &Blueprint, source: &dyn Source, options: &PlanOptions) -> Result<Plan<S>> {
-        let packing = Packing { options: *options, kernels: Kernels::of(options.instruction_set) };
+        let packing = Packing::new(*options);
         let boundaries = 1 + blueprint.stages.len();
         let mut compiler = Compiler {
             source,
@@ -160,9 +160,8 @@ impl<S: Stored> Compiler<'_, S> {
 
     /// Turns images into a map, and the first convolution into one that reads it.
     fn unfold(&mut self, convolution: FoldedConvolution, pixels: Slot) -> FoldedConvolution {
-        let Geometry { in_channels, kernel, stride, .. } = convolution.geometry;
-        let factor = if stride == 2 && kernel % 2 == 1 { 2 } else { 1 };
-        let unfolding = Unfolding { channels: in_channels, factor, extent: self.extent };
+        let (channels, factor) = (convolution.geometry.in_channels, convolution.geometry.unfolding());
+        let unfolding = Unfolding { channels, factor, extent: self.extent };
         self.extent = unfolding.unfolded_extent();
         let channels = unfolding.unfolded_channels();
         let operation = Operation::Unfold { factor };
@@ -278,15 +277,7 @@ impl<S: Stored> Compiler<'_, S> {
         };
         Ok(FoldedConvolution {
             name: unit.conv.clone(),
-            geometry: Geometry {
-                in_channels: unit.in_channels,
-                out_channels: unit.out_channels,
-                kernel: unit.kernel,
-                stride: unit.stride,
-                dilation: unit.dilation,
-                padding: unit.padding(),
-                groups: unit.groups,
-            },
+            geometry: Geometry::of(unit),
             weights: self.source.values(&format!("{}.weight", unit.conv))?,
             scale,
             bias,
@@ -347,12 +338,7 @@ impl<S: Stored> Compiler<'_, S> {
     }
 
     fn pool(&mut self, pool: Pool, channels: usize, from: Slot, to: Slot) {
-        let (window, stride) = match pool {
-            Pool::Max { stride } => (Window::Max, stride),
-            Pool::Average | Pool::AverageToTheEdge => (Window::Mean { zeros: false }, 2),
-            Pool::AverageSameSize => (Window::Mean { zeros: true }, 1),
-            Pool::Blur { stride } => (Window::Blur, stride),
-        };
+        let (window, stride) = window(pool);
         self.extent = pooled(pool, self.extent);
         let operation = Operation::Pool { window, stride, output: pool };
         self.push(Step { operation, from, residual: None, to, channels });
@@ -382,7 +368,17 @@ struct Ends {
     relu: bool,
 }
 
+/// The kernel's word for a pool, and its stride.
+pub(crate) fn window(pool: Pool) -> (Window, usize) {
+    match pool {
+        Pool::Max { stride } => (Window::Max, stride),
+        Pool::Average | Pool::AverageToTheEdge => (Window::Mean { zeros: false }, 2),
+        Pool::AverageSameSize => (Window::Mean { zeros: true }, 1),
+        Pool::Blur { stride } => (Window::Blur, stride),
+    }
+}
+
 /// Of the map that comes out of a pool.
-pub(super) fn pooled(pool: Pool, input: Extent) -> Extent {
+pub(crate) fn pooled(pool: Pool, input: Extent) -> Extent {
     Extent { height: pool.output_size(input.height), width: pool.output_size(input.width) }
 }

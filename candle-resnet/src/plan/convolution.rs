@@ -2,6 +2,7 @@
 
 use super::Packing;
 use super::choice::{Algorithm, Candidate, choose};
+use crate::blueprint::ConvNorm;
 use crate::kernels::{
     Buffer, ConvolutionShape, Extent, LANES, Layer, Scratch, Stored, Team, Weights, WinogradShape, blocks_of,
     for_convolution, for_groups, for_winograd, padded,
@@ -9,36 +10,36 @@ use crate::kernels::{
 
 /// A convolution's shape, whatever the size of its map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Geometry {
-    pub(super) in_channels: usize,
-    pub(super) out_channels: usize,
+pub(crate) struct Geometry {
+    pub(crate) in_channels: usize,
+    pub(crate) out_channels: usize,
     /// Side of the square kernel.
-    pub(super) kernel: usize,
-    pub(super) stride: usize,
-    pub(super) dilation: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) dilation: usize,
     /// Zeros before the first row and column.
-    pub(super) padding: usize,
-    pub(super) groups: usize,
+    pub(crate) padding: usize,
+    pub(crate) groups: usize,
 }
 
 /// What a convolution is packed from.
-pub(super) struct FoldedConvolution {
+pub(crate) struct FoldedConvolution {
     /// As in the network: `layer1.0.conv1`.
-    pub(super) name: String,
-    pub(super) geometry: Geometry,
+    pub(crate) name: String,
+    pub(crate) geometry: Geometry,
     /// (out, in / groups, kernel, kernel).
-    pub(super) weights: Vec<f32>,
+    pub(crate) weights: Vec<f32>,
     /// (out): what the weights of each channel are multiplied by.
-    pub(super) scale: Vec<f64>,
+    pub(crate) scale: Vec<f64>,
     /// (out), or nothing.
-    pub(super) bias: Vec<f64>,
+    pub(crate) bias: Vec<f64>,
 }
 
 /// Weights in the order of their kernel, and all that it asks for.
 #[derive(Debug)]
-pub(super) struct PackedConvolution<S: Stored> {
-    pub(super) name: String,
-    pub(super) geometry: Geometry,
+pub(crate) struct PackedConvolution<S: Stored> {
+    pub(crate) name: String,
+    pub(crate) geometry: Geometry,
     pub(super) algorithm: Algorithm,
     /// Channel blocks of the output that are computed together.
     column_blocks: usize,
@@ -47,12 +48,12 @@ pub(super) struct PackedConvolution<S: Stored> {
 }
 
 /// The maps of a step.
-pub(super) struct Maps<'a, S> {
-    pub(super) images: usize,
-    pub(super) from: &'a [S],
-    pub(super) residual: Option<&'a [S]>,
-    pub(super) relu: bool,
-    pub(super) to: &'a mut [S],
+pub(crate) struct Maps<'a, S> {
+    pub(crate) images: usize,
+    pub(crate) from: &'a [S],
+    pub(crate) residual: Option<&'a [S]>,
+    pub(crate) relu: bool,
+    pub(crate) to: &'a mut [S],
 }
 
 impl Geometry {
@@ -69,8 +70,45 @@ impl Geometry {
         }
     }
 
+    /// The convolution of a layer of a network.
+    pub(crate) fn of(unit: &ConvNorm) -> Geometry {
+        let &ConvNorm { in_channels, out_channels, kernel, stride, dilation, groups, .. } = unit;
+        Geometry { in_channels, out_channels, kernel, stride, dilation, padding: unit.padding(), groups }
+    }
+
+    /// Side of the square of pixels that become channels before a convolution of images: 2 if it has stride 2.
+    pub(crate) fn unfolding(&self) -> usize {
+        if self.stride == 2 && self.kernel % 2 == 1 { 2 } else { 1 }
+    }
+
+    /// A convolution of stride 2 → the one of stride 1 that does the same to an image whose 2×2 pixels have become channels.
+    ///
+    /// Tap k of the kernel sees row `2y + k - p`: in the unfolded image row `y + floor((k - p) / 2)`, and of that its even or odd
+    /// half. Some taps of the new kernel see only one half; the rest of them is zero.
+    pub(crate) fn unfolded(&self) -> Geometry {
+        let (in_channels, kernel) = (4 * self.in_channels, self.kernel.div_ceil(2));
+        Geometry { in_channels, kernel, stride: 1, padding: self.padding.div_ceil(2), ..*self }
+    }
+
+    /// Where a weight is found among those of the [unfolded](Geometry::unfolded) convolution.
+    pub(crate) fn unfolded_place(&self, index: usize) -> usize {
+        let new = self.unfolded();
+        let place = |tap: usize| ((tap + 2 * new.padding - self.padding) / 2, (tap + 2 * new.padding - self.padding) % 2);
+        let (kernel, column) = (index / self.kernel, index % self.kernel);
+        let (kernel, row) = (kernel / self.kernel, kernel % self.kernel);
+        let (out, channel) = (kernel / self.in_channels, kernel % self.in_channels);
+        let ((y, odd_row), (x, odd_column)) = (place(row), place(column));
+        let channel = (2 * odd_row + odd_column) * self.in_channels + channel;
+        ((out * new.in_channels + channel) * new.kernel + y) * new.kernel + x
+    }
+
+    /// Number of weights.
+    pub(crate) fn weights(&self) -> usize {
+        self.out_channels * self.in_channels / self.groups * self.kernel * self.kernel
+    }
+
     /// Of the map that comes out. An even kernel stands for an unfolded one and keeps the size.
-    pub(super) fn output(&self, input: Extent) -> Extent {
+    pub(crate) fn output(&self, input: Extent) -> Extent {
         if self.kernel.is_multiple_of(2) {
             return input;
         }
@@ -85,14 +123,14 @@ impl Geometry {
         2 * per_pixel * self.output(input).pixels()
     }
 
-    fn shape(&self, input: Extent) -> ConvolutionShape {
+    pub(crate) fn shape(&self, input: Extent) -> ConvolutionShape {
         let &Geometry { in_channels, out_channels, kernel, stride, dilation, padding, groups } = self;
         let output = self.output(input);
         ConvolutionShape { in_channels, out_channels, kernel, stride, dilation, padding, input, output, groups }
     }
 
     /// Blocks of the output that are computed together: all of them must see the same input.
-    fn column_blocks(&self, most: usize) -> usize {
+    pub(crate) fn column_blocks(&self, most: usize) -> usize {
         let of_group = self.out_channels / self.groups;
         let one_input = self.groups == 1 || of_group.is_multiple_of(most * LANES);
         if one_input && blocks_of(self.out_channels).is_multiple_of(most) { most } else { 1 }
@@ -100,30 +138,11 @@ impl Geometry {
 }
 
 impl FoldedConvolution {
-    /// A convolution of stride 2 → the one of stride 1 that does the same to an image whose 2×2 pixels have become channels.
-    ///
-    /// Tap k of the kernel sees row `2y + k - p`: in the unfolded image row `y + floor((k - p) / 2)`, and of that its even or odd
-    /// half. Some taps of the new kernel see only one half; the rest of them is zero.
-    pub(super) fn unfolded(self) -> FoldedConvolution {
-        let old = self.geometry;
-        let lead = old.padding.div_ceil(2);
-        let new = Geometry {
-            in_channels: 4 * old.in_channels,
-            kernel: old.kernel.div_ceil(2),
-            stride: 1,
-            padding: lead,
-            ..old
-        };
-        let place = |tap: usize| ((tap + 2 * lead - old.padding) / 2, (tap + 2 * lead - old.padding) % 2);
-        let mut weights = vec![0.0; new.out_channels * new.in_channels * new.kernel * new.kernel];
-        for (index, &weight) in self.weights.iter().enumerate() {
-            let (kernel, column) = (index / old.kernel, index % old.kernel);
-            let (kernel, row) = (kernel / old.kernel, kernel % old.kernel);
-            let (out, channel) = (kernel / old.in_channels, kernel % old.in_channels);
-            let ((y, odd_row), (x, odd_column)) = (place(row), place(column));
-            let channel = (2 * odd_row + odd_column) * old.in_channels + channel;
-            weights[((out * new.in_channels + channel) * new.kernel + y) * new.kernel + x] = weight;
-        }
+    /// The same convolution over [unfolded](Geometry::unfolded) images.
+    pub(crate) fn unfolded(self) -> FoldedConvolution {
+        let (old, new) = (self.geometry, self.geometry.unfolded());
+        let mut weights = vec![0.0; new.weights()];
+        self.weights.iter().enumerate().for_each(|(index, &weight)| weights[old.unfolded_place(index)] = weight);
         FoldedConvolution { weights, geometry: new, ..self }
     }
 
@@ -144,7 +163,7 @@ impl FoldedConvolution {
     }
 
     /// Packs the weights for the kernel that suits the workload, where maps of `input` come in.
-    pub(super) fn pack<S: Stored>(self, input: Extent, packing: &Packing) -> PackedConvolution<S> {
+    pub(crate) fn pack<S: Stored>(self, input: Extent, packing: &Packing) -> PackedConvolution<S> {
         let FoldedConvolution { name, geometry, weights, scale, bias } = self.aligned();
         let Geometry { in_channels, out_channels, kernel, stride, dilation, groups, .. } = geometry;
         let extent = geometry.output(input);
@@ -172,7 +191,7 @@ impl FoldedConvolution {
 
 impl<S: Stored> PackedConvolution<S> {
     /// (images, input) → (images, output), with bias, residual and ReLU.
-    pub(super) fn run(&self, team: &Team, input: Extent, maps: Maps<S>, scratch: &mut Scratch) {
+    pub(crate) fn run(&self, team: &Team, input: Extent, maps: Maps<S>, scratch: &mut Scratch) {
         let layer = Layer {
             images: maps.images,
             input: maps.from,

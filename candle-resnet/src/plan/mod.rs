@@ -28,6 +28,8 @@ use crate::kernels::{Extent, Kernels, Stored};
 
 pub use choice::Workload;
 use compile::Segment;
+pub(crate) use compile::{pooled, window};
+pub(crate) use convolution::{FoldedConvolution, Geometry, Maps, PackedConvolution};
 pub use peak::peak_flops;
 pub(crate) use run::End;
 pub use run::StepTime;
@@ -106,9 +108,15 @@ pub(crate) trait Source {
 
 /// What decides how weights are packed.
 #[derive(Clone, Copy)]
-struct Packing {
+pub(crate) struct Packing {
     options: PlanOptions,
     kernels: &'static Kernels,
+}
+
+impl Packing {
+    pub(crate) fn new(options: PlanOptions) -> Packing {
+        Packing { options, kernels: Kernels::of(options.instruction_set) }
+    }
 }
 
 /// A compiled network from pixels to pooled features, whatever it computes in. Many threads may use one at once.

@@ -67,6 +67,17 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn where_positive(self, other: Self) -> Self {
+        let (Self(a), Self(b)) = (self, other);
+        // SAFETY: the trait's contract.
+        unsafe {
+            let zero = _mm256_setzero_ps();
+            let positive = |b: __m256| _mm256_cmp_ps::<_CMP_GT_OQ>(b, zero);
+            Self([_mm256_and_ps(a[0], positive(b[0])), _mm256_and_ps(a[1], positive(b[1]))])
+        }
+    }
+
+    #[inline(always)]
     unsafe fn prefetch(address: *const f32) {
         // SAFETY: a hint; it reads nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }

@@ -61,6 +61,12 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
     }
 
     #[inline(always)]
+    unsafe fn where_positive(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { Self(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(other.0, _mm512_setzero_ps()), self.0)) }
+    }
+
+    #[inline(always)]
     unsafe fn prefetch(address: *const f32) {
         // SAFETY: a hint; it reads nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }

@@ -69,6 +69,18 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    unsafe fn where_positive(self, other: Self) -> Self {
+        let (Self(a), Self(b)) = (self, other);
+        // SAFETY: the trait's contract.
+        unsafe {
+            let kept = |a: float32x4_t, b: float32x4_t| {
+                vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), vcgtzq_f32(b)))
+            };
+            Self([kept(a[0], b[0]), kept(a[1], b[1]), kept(a[2], b[2]), kept(a[3], b[3])])
+        }
+    }
+
+    #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
 
     #[inline(always)]

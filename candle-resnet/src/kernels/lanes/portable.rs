@@ -63,6 +63,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn where_positive(self, other: Self) -> Self {
+        self.zip(other, |a, b| if b > 0.0 { a } else { 0.0 })
+    }
+
+    #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
 
     #[inline(always)]

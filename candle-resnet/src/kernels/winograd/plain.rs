@@ -4,7 +4,7 @@ use super::super::lanes::{LANES, Lanes};
 use super::super::product::{Finish, Product, product};
 use super::super::stored::Stored;
 use super::matrices::{INNER, OUTER};
-use super::{MultiplyPlain, Scheme};
+use super::{MultiplyPlain, Scheme, TransformWeights};
 
 /// Taps of the kernel's side.
 const TAPS: usize = 3;
@@ -67,6 +67,24 @@ pub(in super::super) unsafe fn multiply_plain<V: Lanes, S: Stored>(call: &mut Mu
                 }
             }
             first += segments;
+        }
+    }
+}
+
+/// # Safety
+/// As [`transform_inputs`](super::transform_inputs); the scheme's kernel is 3×3.
+#[inline(always)]
+pub(in super::super) unsafe fn transform_weights<V: Lanes>(call: &TransformWeights) {
+    let of_column = call.blocks * LANES * call.column_blocks * LANES;
+    for column in call.range.clone() {
+        // SAFETY: passed on.
+        unsafe {
+            let from = call.weights.as_ptr().add(column * TAPS * TAPS * of_column);
+            let (to, stride) = (call.transformed.at(column * of_column), call.columns * of_column);
+            match call.scheme.points() {
+                4 => transform::<V, f32, 4>(from, call.blocks, call.column_blocks, to, stride),
+                _ => transform::<V, f32, 6>(from, call.blocks, call.column_blocks, to, stride),
+            }
         }
     }
 }

@@ -1,0 +1,155 @@
+//! A blueprint → what is computed one after another, from the part that is entered to the last map.
+
+use super::convolution::Convolution;
+use super::norm::BatchNorm;
+use crate::architecture::{GlobalPool, Norm};
+use crate::blueprint::{Block, Blueprint, ConvNorm, Pool, Shortcut};
+use crate::part::Part;
+
+/// A map, by its place on the tape.
+pub(super) type Value = usize;
+
+/// The map that comes in.
+pub(super) const INPUT: Value = 0;
+
+/// One operation on whole maps.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) operation: Operation,
+    pub(super) from: Value,
+    /// Added before the ReLU of a norm.
+    pub(super) residual: Option<Value>,
+    pub(super) to: Value,
+}
+
+#[derive(Debug)]
+pub(super) enum Operation {
+    Convolve(Convolution),
+    Normalise(BatchNorm),
+    Pool(Pool),
+    ShiftChannels { channels: usize, stride: usize, padding: usize },
+}
+
+#[derive(Debug)]
+pub(super) struct Graph {
+    /// Pixels of a square of the image that become channels; 1 where a map comes in.
+    pub(super) unfolding: usize,
+    pub(super) nodes: Vec<Node>,
+    /// Channels of each value.
+    pub(super) channels: Vec<usize>,
+    /// Blocks of the whole network.
+    pub(super) blocks: usize,
+    pub(super) global_pool: GlobalPool,
+}
+
+impl Graph {
+    /// From the part `first` on; `None` if the network has operations that are not to be found here.
+    pub(super) fn of(blueprint: &Blueprint, first: Part) -> Option<Graph> {
+        let (input, unfolding) = match first {
+            Part::Stem => {
+                let conv = blueprint.stem.convs.first()?;
+                let factor = Convolution::unfolding(conv);
+                (conv.in_channels * factor * factor, factor)
+            }
+            Part::Stage(stage) => (blueprint.stages.get(stage - 1)?.blocks.first()?.convs.first()?.in_channels, 1),
+            Part::Classifier => return None,
+        };
+        let blocks = blueprint.stages.iter().map(|stage| stage.blocks.len()).sum();
+        let global_pool = blueprint.global_pool;
+        let mut graph = Graph { unfolding, nodes: Vec::new(), channels: vec![input], blocks, global_pool };
+        let mut last = INPUT;
+        if first == Part::Stem {
+            last = graph.stem(blueprint)?;
+        }
+        let mut number = 0;
+        for (index, stage) in blueprint.stages.iter().enumerate() {
+            let part = Part::Stage(index + 1);
+            for block in &stage.blocks {
+                if part >= first {
+                    last = graph.block(block, (part, number), last)?;
+                }
+                number += 1;
+            }
+        }
+        Some(graph)
+    }
+
+    /// The map that comes out.
+    pub(super) fn output(&self) -> Value {
+        self.channels.len() - 1
+    }
+
+    fn stem(&mut self, blueprint: &Blueprint) -> Option<Value> {
+        let mut last = INPUT;
+        for (index, unit) in blueprint.stem.convs.iter().enumerate() {
+            let convolution = if index == 0 { Convolution::of_images(unit) } else { Convolution::of_maps(unit) };
+            let convolved = self.push(Operation::Convolve(convolution), last, None, unit.out_channels);
+            last = self.norm(unit, Part::Stem, convolved, Tail { relu: true, ..Tail::default() })?;
+        }
+        for &pool in &blueprint.stem.pools {
+            last = self.push(Operation::Pool(pool), last, None, self.channels[last]);
+        }
+        Some(last)
+    }
+
+    fn block(&mut self, block: &Block, (part, number): (Part, usize), input: Value) -> Option<Value> {
+        if block.attention.is_some() {
+            return None;
+        }
+        let residual = self.shortcut(&block.shortcut, part, input)?;
+        let mut last = input;
+        for (position, unit) in block.convs.iter().enumerate() {
+            let ends = position + 1 == block.convs.len();
+            let convolved = self.push(Operation::Convolve(Convolution::of_maps(unit)), last, None, unit.out_channels);
+            let tail = Tail { relu: true, residual: ends.then_some(residual), branch: ends.then_some(number) };
+            last = self.norm(unit, part, convolved, tail)?;
+            if let Some(pool) = block.anti_alias.filter(|_| position == block.strided_position()) {
+                if ends {
+                    return None;
+                }
+                last = self.push(Operation::Pool(pool), last, None, unit.out_channels);
+            }
+        }
+        Some(last)
+    }
+
+    fn shortcut(&mut self, shortcut: &Shortcut, part: Part, input: Value) -> Option<Value> {
+        match shortcut {
+            Shortcut::Identity => Some(input),
+            Shortcut::Projection { pool, conv } => {
+                let pooled = pool.map_or(input, |pool| self.push(Operation::Pool(pool), input, None, conv.in_channels));
+                let convolution = Operation::Convolve(Convolution::of_maps(conv));
+                let convolved = self.push(convolution, pooled, None, conv.out_channels);
+                self.norm(conv, part, convolved, Tail::default())
+            }
+            &Shortcut::ZeroPadded { stride, padding } => {
+                let channels = self.channels[input];
+                let operation = Operation::ShiftChannels { channels, stride, padding };
+                Some(self.push(operation, input, None, channels + 2 * padding))
+            }
+        }
+    }
+
+    fn norm(&mut self, unit: &ConvNorm, part: Part, from: Value, tail: Tail) -> Option<Value> {
+        let Norm::Batch = unit.norm_kind else { return None };
+        let Tail { relu, residual, branch } = tail;
+        let norm = BatchNorm { name: unit.norm.clone(), channels: unit.out_channels, part, relu, branch };
+        Some(self.push(Operation::Normalise(norm), from, residual, unit.out_channels))
+    }
+
+    fn push(&mut self, operation: Operation, from: Value, residual: Option<Value>, channels: usize) -> Value {
+        let to = self.channels.len();
+        self.channels.push(channels);
+        self.nodes.push(Node { operation, from, residual, to });
+        to
+    }
+}
+
+/// What follows a norm.
+#[derive(Default)]
+struct Tail {
+    relu: bool,
+    residual: Option<Value>,
+    /// The number of the block whose branch ends here.
+    branch: Option<usize>,
+}

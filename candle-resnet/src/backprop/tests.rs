@@ -1,0 +1,144 @@
+//! Features and every gradient beside those of candle's graph in f64.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Var};
+use candle_nn::VarBuilder;
+
+use super::*;
+use crate::drop_path::StochasticDepth;
+use crate::initialise::fresh_weights;
+use crate::network::Network;
+use crate::training::NormPolicy;
+use crate::weights;
+
+/// A network, its variables in f64, and a step on some images.
+struct Case {
+    architecture: &'static Architecture,
+    first: Part,
+    norms: NormPolicy,
+    drop_path: f64,
+    variables: HashMap<String, Tensor>,
+    x: Tensor,
+}
+
+fn values(count: usize, seed: u64) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f64 / (1u64 << 23) as f64 - 1.0
+    };
+    (0..count).map(next).collect()
+}
+
+impl Case {
+    /// `side` is that of what the first part is given.
+    fn new(name: &str, first: Part, images: usize, side: usize) -> Case {
+        let architecture = Architecture::named(name).unwrap();
+        let fresh = fresh_weights(architecture, 10, 1, &Device::Cpu).unwrap();
+        let variables = weights::tensors(&fresh).unwrap().into_iter().map(|(name, tensor)| {
+            // Norms that do something.
+            let noise = Tensor::from_vec(values(tensor.elem_count(), 3), tensor.shape(), &Device::Cpu).unwrap();
+            let noise = (noise * if name.contains("bn") || name.contains("downsample.1") { 0.2 } else { 0.0 }).unwrap();
+            let tensor = (tensor.to_dtype(DType::F64).unwrap() + noise).unwrap();
+            (name, tensor.to_dtype(DType::F32).unwrap().to_dtype(DType::F64).unwrap())
+        });
+        let network = Network::new(architecture, 10, VarBuilder::zeros(DType::F32, &Device::Cpu)).unwrap();
+        let image = Tensor::zeros((1, architecture.in_channels, 32, 32), DType::F32, &Device::Cpu).unwrap();
+        let channels = match first.entry(architecture) {
+            None => architecture.in_channels,
+            Some(boundary) => network.map_at(&image, boundary).unwrap().dim(1).unwrap(),
+        };
+        let shape = (images, channels, side, side);
+        let x = Tensor::from_vec(values(images * channels * side * side, 5), shape, &Device::Cpu).unwrap();
+        let x = x.to_dtype(DType::F32).unwrap().to_dtype(DType::F64).unwrap();
+        let norms = Part::all(architecture).collect();
+        Case { architecture, first, norms, drop_path: 0.0, variables: variables.collect(), x }
+    }
+
+    fn mode(&self) -> TrainingMode {
+        TrainingMode { depth: StochasticDepth::new(self.drop_path, 7).unwrap(), norms: self.norms.clone() }
+    }
+
+    /// Features, every gradient and every running statistic afterwards, by candle.
+    fn expected(&self) -> BTreeMap<String, Vec<f64>> {
+        let variables: HashMap<String, Var> =
+            self.variables.iter().map(|(name, tensor)| (name.clone(), Var::from_tensor(tensor).unwrap())).collect();
+        let tensors = variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let builder = VarBuilder::from_tensors(tensors, DType::F64, &Device::Cpu);
+        let network = Network::new(self.architecture, 10, builder).unwrap();
+        let features = network.features_train(self.first, &self.x, &mut self.mode()).unwrap();
+        let loss = (&features * weights_of(&features)).unwrap().sum_all().unwrap();
+        let gradients = loss.backward().unwrap();
+        let mut all = BTreeMap::from([("features".to_string(), flat(&features))]);
+        for (name, var) in &variables {
+            if let Some(gradient) = gradients.get(var) {
+                all.insert(name.clone(), flat(gradient));
+            } else if name.contains("running_") {
+                all.insert(name.clone(), flat(var));
+            }
+        }
+        all
+    }
+
+    /// The same by the kernels of one instruction set.
+    fn computed(&self, instruction_set: InstructionSet) -> BTreeMap<String, Vec<f64>> {
+        let single = |tensor: &Tensor| Var::from_tensor(&tensor.to_dtype(DType::F32).unwrap()).unwrap().into_inner();
+        let variables: HashMap<String, Tensor> =
+            self.variables.iter().map(|(name, tensor)| (name.clone(), single(tensor))).collect();
+        let mut backprop = Backprop::new(self.architecture, self.first, instruction_set).unwrap();
+        let x = self.x.to_dtype(DType::F32).unwrap();
+        let features = backprop.features(&variables, &x, &mut self.mode()).unwrap();
+        let gradients = backprop.gradients(&variables, &weights_of(&features), &|_| true).unwrap();
+        let mut all = BTreeMap::from([("features".to_string(), flat(&features))]);
+        all.extend(gradients.iter().map(|(name, gradient)| (name.clone(), flat(gradient))));
+        let running = variables.iter().filter(|(name, _)| name.contains("running_"));
+        all.extend(running.map(|(name, tensor)| (name.clone(), flat(tensor))));
+        all
+    }
+
+    /// Compares, relative to the largest value of each tensor.
+    fn check(&self) {
+        let expected = self.expected();
+        for instruction_set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
+            let computed = self.computed(instruction_set);
+            let names = |of: &BTreeMap<String, Vec<f64>>| of.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(names(&computed), names(&expected));
+            for (name, expected) in &expected {
+                let largest = expected.iter().fold(0f64, |largest, value| largest.max(value.abs()));
+                let errors = computed[name].iter().zip(expected).map(|(a, b)| (a - b).abs());
+                let error = errors.fold(0f64, |a, b| if b.is_nan() { f64::NAN } else { a.max(b) }) / largest.max(1e-3);
+                let case = (self.architecture.name, instruction_set.name());
+                assert_eq!(computed[name].len(), expected.len(), "{case:?} {name}");
+                assert!(error < 2e-4, "{case:?} {name}: {error:.1e} of {largest:.1e}");
+            }
+        }
+    }
+}
+
+/// What each feature counts.
+fn weights_of(features: &Tensor) -> Tensor {
+    let values = values(features.elem_count(), 11);
+    Tensor::from_vec(values, features.shape(), &Device::Cpu).unwrap().to_dtype(features.dtype()).unwrap()
+}
+
+fn flat(tensor: &Tensor) -> Vec<f64> {
+    tensor.detach().to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn every_kind_of_network_has_candles_gradients() {
+    for (name, side) in [
+        ("resnet20_cifar", 16),
+        ("resnet18", 65),
+        ("resnet50", 64),
+        ("resnet26d", 65),
+        ("resnext50_32x4d", 64),
+        ("resnetblur18", 64),
+        ("resnet34", 64),
+    ] {
+        Case::new(name, Part::Stem, 2, side).check();
+    }
+}
