@@ -1,18 +1,19 @@
-//! Images → features: decoding and preprocessing in parallel, one batch ahead of the network.
+//! Images → features: every image goes through a frozen network once, in as many views as asked for.
 //!
-//! Never holds more than three batches of pixels. Does not know what the network is.
+//! Does not know what the network is; `reading` decodes one batch ahead of it.
 
 use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::Receiver;
 
 use candle_core::{Device, Tensor};
 use candle_resnet::FeatureExtractor;
 use candle_resnet::preprocess::{Note, Preprocessing, check_photo_channels};
-use rayon::prelude::*;
 
-use crate::augment::{Augmentation, Draw, augmented};
+use crate::augment::Augmentation;
 use crate::error::{Error, Result};
-use crate::images::{ImageError, LabelledImages};
+use crate::images::LabelledImages;
+use crate::reading::{Augmenter, Pixels, Reader, Sight, View};
+pub use crate::reading::{Skipped, Unreadable};
 
 /// Which views of each image go through the network.
 #[derive(Debug, Clone, Copy)]
@@ -36,21 +37,21 @@ impl Views<'_> {
             Views::Augmented { augmentation, .. } => 1 + augmentation.views,
         }
     }
+
+    /// All views of `images`, those of an image one after the other.
+    fn sights(self, images: std::ops::Range<usize>) -> Vec<Sight> {
+        let views =
+            (0..self.count()).map(|view| view.checked_sub(1).map_or(View::Plain, |v| View::Augmented(v as u64)));
+        images.flat_map(|image| views.clone().map(move |view| Sight { image, view })).collect()
+    }
 }
 
-/// What becomes of an image that cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unreadable {
-    /// It is left out and reported.
-    Skipped,
-    /// It ends the run.
-    Fatal,
-}
-
-impl Unreadable {
-    /// [`Unreadable::Fatal`] if `strict`.
-    pub fn strictly(strict: bool) -> Unreadable {
-        if strict { Unreadable::Fatal } else { Unreadable::Skipped }
+impl<'a> Views<'a> {
+    fn augmenter(self) -> Option<Augmenter<'a>> {
+        match self {
+            Views::Plain => None,
+            Views::Augmented { augmentation, seed } => Some(Augmenter { policy: &augmentation.policy, seed }),
+        }
     }
 }
 
@@ -65,15 +66,6 @@ pub struct Extracted {
     pub skipped: Vec<Skipped>,
     /// What is worth knowing of images that were read.
     pub notes: Vec<(String, Note)>,
-}
-
-/// An image that could not be read.
-#[derive(Debug)]
-pub struct Skipped {
-    /// Its name.
-    pub name: String,
-    /// What the reader said; names the image as well.
-    pub reason: ImageError,
 }
 
 /// What happens on the way, for a progress bar and for stopping.
@@ -97,13 +89,9 @@ pub fn extract(
     let channels = trunk.in_channels();
     check_photo_channels(channels).map_err(candle_resnet::Error::from)?;
     let step = batch_size(preprocessing.crop, trunk.device()).div_ceil(views.count());
-    let reader = Reader { images, preprocessing, channels, views };
-    let (sender, receiver) = sync_channel(1);
-    let collected = std::thread::scope(|scope| {
-        scope.spawn(move || reader.read_batches(step, &sender));
-        collect(trunk, preprocessing.crop, receiver, unreadable, observer)
-    })?;
-    collected.finish(trunk, views)
+    let reader = Reader { images, preprocessing, channels, augmentation: views.augmenter(), unreadable };
+    let batches = (0..images.len()).step_by(step).map(|start| views.sights(start..images.len().min(start + step)));
+    reader.ahead(batches, |pixels| collect(trunk, preprocessing.crop, pixels, observer))?.finish(trunk, views)
 }
 
 /// Images of `crop`² pixels that go through the network at once: as many pixels as eight of 224² on a CPU, whose caches
@@ -111,73 +99,6 @@ pub fn extract(
 pub fn batch_size(crop: usize, device: &Device) -> usize {
     let images = if device.is_cpu() { 8 } else { 64 };
     (images * 224 * 224 / (crop * crop).max(1)).clamp(1, 256)
-}
-
-/// Images that were read together, ready for the network.
-#[derive(Default)]
-struct Batch {
-    pixels: Vec<f32>, // (n, V, C, crop, crop)
-    kept: Vec<usize>,
-    skipped: Vec<Skipped>,
-    notes: Vec<(String, Note)>,
-}
-
-impl Batch {
-    fn images(&self) -> usize {
-        self.kept.len() + self.skipped.len()
-    }
-}
-
-/// Turns images into pixels.
-struct Reader<'a> {
-    images: &'a dyn LabelledImages,
-    preprocessing: &'a Preprocessing,
-    /// C: channels that the trunk takes.
-    channels: usize,
-    views: Views<'a>,
-}
-
-impl Reader<'_> {
-    /// Reads batch after batch until all are sent or nobody listens any more.
-    fn read_batches(&self, step: usize, sender: &SyncSender<Batch>) {
-        for start in (0..self.images.len()).step_by(step) {
-            let end = self.images.len().min(start + step);
-            if sender.send(self.read_batch(start..end)).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn read_batch(&self, indices: std::ops::Range<usize>) -> Batch {
-        let photos: Vec<_> = indices.into_par_iter().map(|index| (index, self.read(index))).collect();
-        let mut batch = Batch::default();
-        for (index, photo) in photos {
-            match photo {
-                Ok((pixels, notes)) => {
-                    batch.pixels.extend(pixels);
-                    batch.kept.push(index);
-                    batch.notes.extend(notes.into_iter().map(|note| (self.images.name(index), note)));
-                }
-                Err(reason) => batch.skipped.push(Skipped { name: self.images.name(index), reason }),
-            }
-        }
-        batch
-    }
-
-    /// One image's views, one after the other, and what is worth knowing of it.
-    fn read(&self, index: usize) -> std::result::Result<(Vec<f32>, Vec<Note>), ImageError> {
-        let photo = self.images.photo(index)?;
-        let mut pixels = self.preprocessing.input(&photo, self.channels)?;
-        if let Views::Augmented { augmentation: Augmentation { policy, views }, seed } = self.views {
-            let view = |view| {
-                let draw = Draw { seed, view: view as u64, image: index as u64 };
-                augmented(&photo, self.preprocessing, self.channels, policy, draw)
-            };
-            let augmented: std::result::Result<Vec<_>, _> = (0..*views).into_par_iter().map(view).collect();
-            pixels.extend(augmented?.concat());
-        }
-        Ok((pixels, photo.into_notes()))
-    }
 }
 
 #[derive(Default)]
@@ -192,38 +113,26 @@ struct Collected {
 fn collect(
     trunk: &dyn FeatureExtractor,
     crop: usize,
-    batches: Receiver<Batch>,
-    unreadable: Unreadable,
+    batches: Receiver<Result<Pixels>>,
     observer: &mut ExtractObserver<'_>,
 ) -> Result<Collected> {
     let mut collected = Collected::default();
     let mut stopped = false;
-    for mut batch in batches {
+    for batch in batches {
         // Whoever stops while the last batch is computed loses nothing.
         if stopped {
             return Err(Error::Interrupted);
         }
-        if unreadable == Unreadable::Fatal && !batch.skipped.is_empty() {
-            return Err(Error::Strict(batch.skipped.swap_remove(0)));
+        let mut batch = batch?;
+        if let Some(images) = batch.tensor(trunk.in_channels(), crop, trunk.device())? {
+            collected.features.extend(trunk.features(&images)?.flatten_all()?.to_vec1::<f32>()?);
         }
-        let images = batch.images();
-        collected.features.extend(batch_features(trunk, crop, batch.pixels)?);
-        collected.kept.extend(batch.kept);
+        collected.kept.extend(batch.read_images());
+        stopped = observer(batch.images()).is_break();
         collected.skipped.extend(batch.skipped);
         collected.notes.extend(batch.notes);
-        stopped = observer(images).is_break();
     }
     Ok(collected)
-}
-
-fn batch_features(trunk: &dyn FeatureExtractor, crop: usize, pixels: Vec<f32>) -> Result<Vec<f32>> {
-    if pixels.is_empty() {
-        return Ok(Vec::new());
-    }
-    let channels = trunk.in_channels();
-    let views = pixels.len() / (channels * crop * crop);
-    let images = Tensor::from_vec(pixels, (views, channels, crop, crop), &Device::Cpu)?.to_device(trunk.device())?;
-    Ok(trunk.features(&images)?.flatten_all()?.to_vec1()?)
 }
 
 impl Collected {
@@ -240,6 +149,8 @@ impl Collected {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::augment::{Draw, augmented};
+    use crate::images::ImageError;
     use candle_resnet::preprocess::Photo;
 
     /// Puts out each channel's mean and the upper left value.

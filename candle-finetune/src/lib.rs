@@ -46,6 +46,7 @@ pub mod extract;
 pub mod finetuning;
 pub mod images;
 mod random;
+mod reading;
 pub mod train;
 
 pub use error::{Error, Result};
