@@ -12,7 +12,6 @@ use candle_nn::{VarBuilder, VarMap};
 use candle_resnet::Trunk;
 use candle_resnet::architecture::Architecture;
 use candle_resnet::certificate::formula;
-use candle_resnet::drop_path::StochasticDepth;
 use candle_resnet::features::Boundary;
 use candle_resnet::network::Network;
 use candle_resnet::part::Part;
@@ -97,7 +96,7 @@ impl Golden {
         let [weight, bias] = ["fc.weight", "fc.bias"].map(|name| stored[name].to_dtype(dtype).unwrap());
         let head = Head::from_tensors(&weight, &bias).unwrap();
         let tail = Tail::new(self.architecture(), weights, &head, self.first(), &Device::Cpu).unwrap();
-        let mode = TrainingMode { depth: StochasticDepth::new(0.0, 0).unwrap(), norms: self.policy() };
+        let mode = TrainingMode::new(self.policy());
         let groups = Groups::one(self.option("weight_decay").unwrap());
         TailTrainer::new(tail, mode, CrossEntropy::new(CLASSES), &self.optimizer(), &groups).unwrap()
     }

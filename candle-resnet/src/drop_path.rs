@@ -5,14 +5,14 @@
 //! from the first block, which is never left out, to the last.
 
 use candle_core::{Result, Tensor};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+
+use crate::dropout::Factors;
 
 /// Decides which branches are left out, from a seed: equal seeds and equal calls leave out the same.
 #[derive(Debug, Clone)]
 pub struct StochasticDepth {
     rate: f64,
-    generator: ChaCha8Rng,
+    factors: Factors,
 }
 
 impl StochasticDepth {
@@ -24,7 +24,17 @@ impl StochasticDepth {
         if !(0.0..1.0).contains(&rate) {
             candle_core::bail!("the rate of stochastic depth is {rate}, expected from 0 up and below 1");
         }
-        Ok(StochasticDepth { rate, generator: ChaCha8Rng::seed_from_u64(seed) })
+        Ok(StochasticDepth { rate, factors: Factors::new(seed, 0) })
+    }
+
+    /// Leaves out nothing.
+    pub fn none() -> StochasticDepth {
+        StochasticDepth { rate: 0.0, factors: Factors::new(0, 0) }
+    }
+
+    /// Makes what is left out next depend on the seed and `step` alone, whatever was left out before.
+    pub fn at_step(&mut self, step: u64) {
+        self.factors.restart(step);
     }
 
     /// For which part of the images the branch of block `block` of `blocks` is left out.
@@ -35,14 +45,11 @@ impl StochasticDepth {
         }
     }
 
-    /// What the branch of block `block` of `blocks` counts for each of `images` images: 0 where it is left out, else what makes up for
-    /// that. `None` where it always counts.
+    /// What the branch of block `block` of `blocks` counts for each of `images` images: 0 where it is left out, else what makes up
+    /// for that. `None` where it always counts.
     pub(crate) fn factors(&mut self, images: usize, block: usize, blocks: usize) -> Option<Vec<f32>> {
         let rate = self.rate_of(block, blocks);
-        let threshold = rate * 2f64.powi(32);
-        let kept = (1.0 / (1.0 - rate)) as f32;
-        let mut factor = |_| if f64::from(self.generator.next_u32()) < threshold { 0.0 } else { kept };
-        (rate > 0.0).then(|| (0..images).map(&mut factor).collect())
+        (rate > 0.0).then(|| self.factors.draw(images, rate))
     }
 
     /// The branch of block `block` of `blocks`, left out for some images; (N, C, H, W) → (N, C, H, W).
@@ -80,8 +87,20 @@ mod tests {
 
     #[test]
     fn the_seed_decides() {
-        let factors = |seed| StochasticDepth::new(0.5, seed).unwrap().factors(64, 1, 2).unwrap();
+        let factors = |seed| StochasticDepth::new(0.5, seed).unwrap().factors.draw(64, 0.5);
         assert_eq!(factors(1), factors(1));
         assert_ne!(factors(1), factors(2));
+    }
+
+    #[test]
+    fn a_step_leaves_out_the_same_whatever_came_before() {
+        let mut depth = StochasticDepth::new(0.5, 1).unwrap();
+        let mut at = |step| {
+            depth.at_step(step);
+            depth.factors.draw(64, 0.5)
+        };
+        let (first, second) = (at(1), at(2));
+        assert_ne!(first, second);
+        assert_eq!(at(1), first);
     }
 }

@@ -30,6 +30,7 @@ pub mod checkpoint;
 pub mod classifier;
 pub mod config;
 pub mod drop_path;
+pub mod dropout;
 mod error;
 pub mod features;
 mod figure;

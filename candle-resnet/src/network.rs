@@ -71,12 +71,21 @@ impl Network {
     /// # Errors
     /// If shapes or devices do not fit, or a batch norm has but one value to normalise by.
     pub fn forward_train(&self, part: Part, x: &Tensor, mode: &mut TrainingMode) -> Result<Tensor> {
-        self.fc.forward(&self.features_train(part, x, mode)?)
+        let features = self.features_train(part, x, mode)?;
+        self.classify_train(&features, mode)
     }
 
     /// What `part` is given → (N, D), pooled, in a training step.
     pub(crate) fn features_train(&self, part: Part, x: &Tensor, mode: &mut TrainingMode) -> Result<Tensor> {
         self.figure.features(x, part, mode)
+    }
+
+    /// (N, D) → (N, classes), in a training step.
+    ///
+    /// # Errors
+    /// If shapes or devices do not fit.
+    pub fn classify_train(&self, features: &Tensor, mode: &mut TrainingMode) -> Result<Tensor> {
+        self.fc.forward(&mode.dropout.apply(features)?)
     }
 }
 
@@ -177,7 +186,7 @@ mod tests {
     }
 
     fn mode(rate: f64, seed: u64, norms: NormPolicy) -> TrainingMode {
-        TrainingMode { depth: StochasticDepth::new(rate, seed).unwrap(), norms }
+        TrainingMode { depth: StochasticDepth::new(rate, seed).unwrap(), ..TrainingMode::new(norms) }
     }
 
     #[test]

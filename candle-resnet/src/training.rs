@@ -1,10 +1,12 @@
-//! In what a training step differs from evaluation: which residual branches are left out, what batch norms normalise by.
+//! In what a training step differs from evaluation: which residual branches and features are left out, what batch norms
+//! normalise by.
 
 use std::collections::BTreeSet;
 
 use candle_core::{Result, Tensor};
 
 use crate::drop_path::StochasticDepth;
+use crate::dropout::Dropout;
 use crate::figure::Pass;
 use crate::part::Part;
 
@@ -54,8 +56,23 @@ impl FromIterator<Part> for NormPolicy {
 pub struct TrainingMode {
     /// Which residual branches are left out.
     pub depth: StochasticDepth,
+    /// Which features are left out.
+    pub dropout: Dropout,
     /// What batch norms normalise by.
     pub norms: NormPolicy,
+}
+
+impl TrainingMode {
+    /// Leaves nothing out.
+    pub fn new(norms: NormPolicy) -> TrainingMode {
+        TrainingMode { depth: StochasticDepth::none(), dropout: Dropout::none(), norms }
+    }
+
+    /// Makes what the next step leaves out depend on the seeds and `step` alone, whatever was left out before.
+    pub fn at_step(&mut self, step: u64) {
+        self.depth.at_step(step);
+        self.dropout.at_step(step);
+    }
 }
 
 impl Pass for TrainingMode {

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use candle_core::Tensor;
+use candle_resnet::dropout::Dropout;
 
-use super::dropout::Dropout;
 use super::error::{Result, TrainError};
 use super::features::FeatureSet;
 use super::head::Head;
@@ -154,7 +154,7 @@ fn better(a: &Metrics, b: &Metrics) -> bool {
 struct Run<'a> {
     train: &'a FeatureSet,
     settings: HeadSettings,
-    dropout: Option<Dropout>,
+    dropout: Dropout,
     standardiser: Option<Standardiser>,
     loss: CrossEntropy,
     schedule: Schedule,
@@ -173,7 +173,7 @@ impl<'a> Run<'a> {
         let head = Head::new(train.classes(), train.dimensions(), settings.seed, train.rows().device())?;
         let optimizer = build_optimizer(&head, &settings)?;
         let schedule = schedule(&settings, steps_per_epoch(train, &settings));
-        let dropout = Dropout::new(settings.drop_rate, settings.seed);
+        let dropout = Dropout::new(settings.drop_rate, settings.seed)?;
         Ok(Self { train, settings, dropout, standardiser, loss, schedule, head, optimizer })
     }
 
@@ -266,9 +266,7 @@ impl<'a> Run<'a> {
     /// One step on the views `rows`; gives the loss before it.
     fn step(&mut self, rows: &[u32], lr: f64, tally: &mut Tally) -> Result<f64> {
         let (mut features, labels) = self.train.batch(rows)?;
-        if let Some(dropout) = &mut self.dropout {
-            features = dropout.apply(&features)?;
-        }
+        features = self.dropout.apply(&features)?;
         if let Some(standardiser) = &self.standardiser {
             features = standardiser.apply(&features)?;
         }

@@ -130,6 +130,11 @@ impl TailTrainer {
         Ok(TailTrainer { tail, mode, loss, optimizer })
     }
 
+    /// Makes what the next step draws at random depend on the seeds and `step` alone, whatever was drawn before.
+    pub fn at_step(&mut self, step: u64) {
+        self.mode.at_step(step);
+    }
+
     /// One step on what the tail's first part is given, at learning rate `lr`; gives the loss before it.
     ///
     /// A loss that is not finite moves no parameter.
@@ -153,7 +158,6 @@ impl TailTrainer {
 
 #[cfg(test)]
 mod tests {
-    use candle_resnet::drop_path::StochasticDepth;
     use candle_resnet::initialise::fresh_weights;
     use candle_resnet::training::NormPolicy;
 
@@ -172,7 +176,7 @@ mod tests {
         let tail = tail("resnet20_cifar", 64).unwrap();
         let weight = tail.trained().data().lock().unwrap()["fc.weight"].clone();
         let before: Vec<Vec<f32>> = weight.to_vec2().unwrap();
-        let mode = TrainingMode { depth: StochasticDepth::new(0.0, 0).unwrap(), norms: NormPolicy::frozen() };
+        let mode = TrainingMode::new(NormPolicy::frozen());
         let (loss, groups) = (CrossEntropy::new(2), Groups::one(0.1));
         let mut trainer = TailTrainer::new(tail, mode, loss, &OptimizerSettings::SGD, &groups).unwrap();
         let mut step = |pixel: f32| {

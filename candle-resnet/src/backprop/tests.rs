@@ -59,7 +59,10 @@ impl Case {
     }
 
     fn mode(&self) -> TrainingMode {
-        TrainingMode { depth: StochasticDepth::new(self.drop_path, 7).unwrap(), norms: self.norms.clone() }
+        TrainingMode {
+            depth: StochasticDepth::new(self.drop_path, 7).unwrap(),
+            ..TrainingMode::new(self.norms.clone())
+        }
     }
 
     /// Features, every gradient and every running statistic afterwards, by candle.
@@ -140,5 +143,34 @@ fn every_kind_of_network_has_candles_gradients() {
         ("resnet34", 64),
     ] {
         Case::new(name, Part::Stem, 2, side).check();
+    }
+}
+
+#[test]
+fn frozen_norms_and_branches_that_are_left_out_have_candles_gradients() {
+    let whole = Case::new("resnet18", Part::Stem, 3, 64);
+    Case { drop_path: 0.5, ..whole }.check();
+    let whole = Case::new("resnet50", Part::Stem, 2, 64);
+    Case { norms: [Part::Stage(3)].into_iter().collect(), ..whole }.check();
+}
+
+#[test]
+fn a_tail_has_candles_gradients() {
+    for (name, part) in [("resnet18", Part::Stage(2)), ("resnet50", Part::Stage(4)), ("resnet20_cifar", Part::Stage(3))] {
+        Case::new(name, part, 2, 8).check();
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    for (name, side) in [("resnet18", 64), ("resnet20_cifar", 32)] {
+        let case = Case::new(name, Part::Stem, 5, side);
+        let computed = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| case.computed(InstructionSet::best()))
+        };
+        let alone = computed(1);
+        assert_eq!(computed(2), alone);
+        assert_eq!(computed(3), alone);
     }
 }

@@ -16,6 +16,22 @@ pub struct StageCost {
     pub parameters: usize,
     /// Multiply-adds of the convolutions and attentions.
     pub multiply_adds: u64,
+    /// Values that the convolutions put out: what a training step has to keep, a few times over.
+    pub activations: u64,
+}
+
+/// What convolutions cost.
+#[derive(Default, Clone, Copy)]
+struct Work {
+    multiply_adds: u64,
+    activations: u64,
+}
+
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, other: Work) {
+        self.multiply_adds += other.multiply_adds;
+        self.activations += other.activations;
+    }
 }
 
 impl Blueprint {
@@ -37,44 +53,53 @@ impl Blueprint {
 }
 
 fn stem_cost(stem: &Stem, size: usize) -> StageCost {
-    let (conv_size, multiply_adds) = chain_cost(&stem.convs, size);
+    let (conv_size, work) = chain_cost(&stem.convs, size);
     StageCost {
         name: "stem".into(),
         channels: stem.convs.last().map_or(0, |conv| conv.out_channels),
         size: stem.pools.iter().fold(conv_size, |size, pool| pool.output_size(size)),
         parameters: count(&stem.convs.iter().flat_map(conv_norm_parameters).collect::<Vec<_>>()),
-        multiply_adds,
+        multiply_adds: work.multiply_adds,
+        activations: work.activations,
     }
 }
 
-fn stage_cost(stage: &Stage, size: usize) -> StageCost {
-    let mut cost = StageCost { name: stage.name.clone(), channels: 0, size, parameters: 0, multiply_adds: 0 };
+fn stage_cost(stage: &Stage, mut size: usize) -> StageCost {
+    let mut total = Work::default();
     for block in &stage.blocks {
-        let (size, multiply_adds) = block_cost(block, cost.size);
-        cost.size = size;
-        cost.multiply_adds += multiply_adds;
-        cost.parameters += count(&block_parameters(block));
-        cost.channels = block.out_channels();
+        let (out, work) = block_cost(block, size);
+        size = out;
+        total += work;
     }
-    cost
+    StageCost {
+        name: stage.name.clone(),
+        channels: stage.blocks.last().map_or(0, Block::out_channels),
+        size,
+        parameters: stage.blocks.iter().map(|block| count(&block_parameters(block))).sum(),
+        multiply_adds: total.multiply_adds,
+        activations: total.activations,
+    }
 }
 
-/// Side of the block's output and its multiply-adds.
-fn block_cost(block: &Block, size: usize) -> (usize, u64) {
+/// Side of the block's output and what it costs.
+fn block_cost(block: &Block, size: usize) -> (usize, Work) {
     let (before, after) = block.convs.split_at(block.strided_position() + 1);
-    let (strided, first) = chain_cost(before, size);
+    let (strided, mut work) = chain_cost(before, size);
     let pooled = block.anti_alias.map_or(strided, |pool| pool.output_size(strided));
     let (out, second) = chain_cost(after, pooled);
-    let attention = block.attention.as_ref().map_or(0, |attention| attention_cost(attention, block.out_channels()));
-    (out, first + second + attention + shortcut_cost(&block.shortcut, size))
+    work += second;
+    work += shortcut_cost(&block.shortcut, size);
+    work.multiply_adds +=
+        block.attention.as_ref().map_or(0, |attention| attention_cost(attention, block.out_channels()));
+    (out, work)
 }
 
-fn shortcut_cost(shortcut: &Shortcut, size: usize) -> u64 {
+fn shortcut_cost(shortcut: &Shortcut, size: usize) -> Work {
     match shortcut {
-        Shortcut::Identity | Shortcut::ZeroPadded { .. } => 0,
+        Shortcut::Identity | Shortcut::ZeroPadded { .. } => Work::default(),
         Shortcut::Projection { pool, conv } => {
             let size = pool.map_or(size, |pool| pool.output_size(size));
-            conv.multiply_adds_per_pixel() * square(conv.output_size(size))
+            conv.work(conv.output_size(size))
         }
     }
 }
@@ -86,18 +111,21 @@ fn attention_cost(attention: &Attention, channels: usize) -> u64 {
     }
 }
 
-/// Side of the map after convolutions in a row, and their multiply-adds.
-fn chain_cost(convs: &[ConvNorm], size: usize) -> (usize, u64) {
-    convs.iter().fold((size, 0), |(size, total), conv| {
-        let size = conv.output_size(size);
-        (size, total + conv.multiply_adds_per_pixel() * square(size))
-    })
+/// Side of the map after convolutions in a row, and what they cost.
+fn chain_cost(convs: &[ConvNorm], mut size: usize) -> (usize, Work) {
+    let mut total = Work::default();
+    for conv in convs {
+        size = conv.output_size(size);
+        total += conv.work(size);
+    }
+    (size, total)
 }
 
 impl ConvNorm {
-    /// Multiply-adds for one output pixel.
-    fn multiply_adds_per_pixel(&self) -> u64 {
-        self.weight_shape().iter().product::<usize>() as u64
+    /// What it costs to put out a map of side `size`.
+    fn work(&self, size: usize) -> Work {
+        let multiply_adds = self.weight_shape().iter().product::<usize>() as u64 * square(size);
+        Work { multiply_adds, activations: self.out_channels as u64 * square(size) }
     }
 }
 

@@ -39,6 +39,12 @@ fn multiply_adds_are_the_published_ones() {
 }
 
 #[test]
+fn activations_are_those_that_timm_publishes() {
+    let millions = |name| blueprint(name).costs(224).iter().map(|cost| cost.activations).sum::<u64>() as f64 / 1e6;
+    assert_eq!(format!("{:.1} {:.1}", millions("resnet18"), millions("resnet50")), "2.5 11.1");
+}
+
+#[test]
 fn odd_maps_round_up_at_every_halving() {
     let sizes: Vec<usize> = blueprint("resnet18").costs(97).iter().map(|cost| cost.size).collect();
     assert_eq!(sizes, [25, 25, 13, 7, 4]);
