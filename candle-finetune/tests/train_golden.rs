@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use candle_finetune::train::loss::CrossEntropy;
 use candle_finetune::train::optimizer::parameters;
-use candle_finetune::train::{Head, OptimizerSettings};
+use candle_finetune::train::{Gradients, Head, OptimizerSettings};
 use candle_resnet::certificate::formula;
 use serde::Deserialize;
 
@@ -73,7 +73,8 @@ impl Golden {
         let (loss, lr) = (self.loss(), self.option("lr").unwrap());
         let mut step = |(features, labels): (Tensor, Vec<u32>)| {
             let loss = loss.loss(&head.forward(&features).unwrap(), &labels).unwrap();
-            optimizer.step(&loss.backward().unwrap(), lr).unwrap();
+            let gradients = Gradients::of(&loss.backward().unwrap(), head.var_map());
+            optimizer.step(&gradients, lr).unwrap();
             f64::from(loss.to_scalar::<f32>().unwrap())
         };
         self.batches().into_iter().map(&mut step).collect()

@@ -74,6 +74,28 @@ pub enum TrainError {
         /// The pattern.
         pattern: String,
     },
+    /// A tensor that should be there is not.
+    #[error("there is no tensor `{name}`")]
+    MissingTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor that belongs to nothing that trains.
+    #[error("tensor `{name}` belongs to nothing that trains")]
+    UnknownTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor does not have the shape of what it is for.
+    #[error("tensor `{name}` has shape {found:?}, expected {expected:?}")]
+    TensorShape {
+        /// Its name, or that of its parameter.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape it should have.
+        expected: Vec<usize>,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -10,6 +10,7 @@ use candle_resnet::dropout::Dropout;
 
 use super::error::{Result, TrainError};
 use super::features::FeatureSet;
+use super::gradients::Gradients;
 use super::head::Head;
 use super::loss::CrossEntropy;
 use super::metrics::{Metrics, Tally};
@@ -272,7 +273,7 @@ impl<'a> Run<'a> {
         }
         let logits = self.head.forward(&features)?;
         let loss = self.loss.loss(&logits, &labels)?;
-        self.optimizer.step(&loss.backward()?, lr)?;
+        self.optimizer.step(&Gradients::of(&loss.backward()?, self.head.var_map()), lr)?;
         tally.add(&logits.detach(), &labels)?;
         Ok(f64::from(loss.to_scalar::<f32>()?))
     }

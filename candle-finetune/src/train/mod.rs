@@ -19,6 +19,7 @@
 mod error;
 mod features;
 mod fit;
+mod gradients;
 pub mod groups;
 pub mod head;
 pub mod loss;
@@ -27,11 +28,13 @@ pub mod optimizer;
 pub mod schedule;
 mod settings;
 pub mod standardise;
+mod state;
 pub mod tail;
 
 pub use error::{Result, TrainError};
 pub use features::FeatureSet;
 pub use fit::{Ended, EpochRecord, Observer, Trained, fit, refit};
+pub use gradients::Gradients;
 pub use head::Head;
 pub use metrics::Metrics;
 pub use settings::{ClassWeights, HeadSettings, OptimizerSettings};

@@ -3,8 +3,18 @@
 //! Knows neither the schedule nor the model: each step is told its learning rate. Every parameter carries its own scale
 //! of the learning rate and its own weight decay, so that groups are no more than different values.
 
-use candle_core::{Result, Tensor, Var, backprop::GradStore};
+mod number;
+mod slots;
+
+use std::collections::BTreeMap;
+
+use candle_core::{Tensor, Var};
 use candle_nn::VarMap;
+
+use self::number::Number;
+use self::slots::{Rule, Slots};
+use super::error::Result;
+use super::gradients::Gradients;
 
 /// A variable that trains.
 #[derive(Clone, Debug)]
@@ -34,8 +44,21 @@ pub trait Optimizer {
     /// One step at learning rate `lr`; a parameter without a gradient in `gradients` stays as it is.
     ///
     /// # Errors
-    /// Only those of the tensor operations.
-    fn step(&mut self, gradients: &GradStore, lr: f64) -> Result<()>;
+    /// [`TrainError::TensorShape`](super::TrainError::TensorShape) for a gradient that is not of its parameter's shape, and
+    /// those of the tensor operations.
+    fn step(&mut self, gradients: &Gradients, lr: f64) -> Result<()>;
+
+    /// What it remembers from step to step, under PyTorch's names behind those of the parameters: a copy.
+    ///
+    /// # Errors
+    /// Only those of the copy.
+    fn state(&self) -> Result<BTreeMap<String, Tensor>>;
+
+    /// Goes on from what [`state`](Optimizer::state) gave, to the same bits; changes nothing if it does not fit.
+    ///
+    /// # Errors
+    /// If a tensor is missing, belongs to no parameter, or is of another shape.
+    fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()>;
 }
 
 /// Stochastic gradient descent with momentum; `torch.optim.SGD` with dampening 0.
@@ -45,34 +68,62 @@ pub trait Optimizer {
 pub struct Sgd {
     momentum: f64,
     nesterov: bool,
-    slots: Vec<(Parameter, Option<Tensor>)>,
+    slots: Slots<1>,
 }
 
 impl Sgd {
     /// `momentum` in [0, 1); with `nesterov` the step looks ahead along it (Sutskever et al. 2013).
-    pub fn new(parameters: Vec<Parameter>, momentum: f64, nesterov: bool) -> Self {
-        let slots = parameters.into_iter().map(|parameter| (parameter, None)).collect();
-        Self { momentum, nesterov, slots }
+    ///
+    /// # Errors
+    /// Only those of allocating the velocities.
+    pub fn new(parameters: Vec<Parameter>, momentum: f64, nesterov: bool) -> Result<Self> {
+        Ok(Self { momentum, nesterov, slots: Slots::new(parameters, ["momentum_buffer"])? })
     }
 }
 
 impl Optimizer for Sgd {
-    fn step(&mut self, gradients: &GradStore, lr: f64) -> Result<()> {
-        for (parameter, velocity) in &mut self.slots {
-            let Some(gradient) = gradients.get(&parameter.var) else {
-                continue;
-            };
-            let value = parameter.var.as_detached_tensor();
-            let gradient = add_scaled(gradient, &value, parameter.weight_decay)?;
-            let next = match velocity.take() {
-                Some(velocity) => add_scaled(&gradient, &velocity, self.momentum)?,
-                None => gradient.clone(), // the first velocity is the gradient itself
-            };
-            let direction = if self.nesterov { add_scaled(&gradient, &next, self.momentum)? } else { next.clone() };
-            *velocity = Some(next);
-            parameter.var.set(&add_scaled(&value, &direction, -lr * parameter.lr_scale)?)?;
-        }
-        Ok(())
+    fn step(&mut self, gradients: &Gradients, lr: f64) -> Result<()> {
+        let (momentum, nesterov) = (self.momentum, self.nesterov);
+        self.slots.step(gradients, |parameter, _| SgdRule {
+            momentum,
+            nesterov,
+            weight_decay: parameter.weight_decay,
+            lr: lr * parameter.lr_scale,
+        })
+    }
+
+    fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.slots.state()
+    }
+
+    fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        self.slots.load_state(state)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SgdRule {
+    momentum: f64,
+    nesterov: bool,
+    weight_decay: f64,
+    lr: f64,
+}
+
+impl Rule<1> for SgdRule {
+    fn next<X: Number>(
+        &self,
+        value: &X,
+        gradient: &X,
+        [velocity]: [&X; 1],
+    ) -> std::result::Result<(X, [X; 1]), X::Error> {
+        let gradient = gradient.plus_scaled(value, self.weight_decay)?;
+        let velocity = gradient.plus_scaled(velocity, self.momentum)?; // the first is the gradient itself
+        let next = if self.nesterov {
+            value.plus_scaled(&gradient.plus_scaled(&velocity, self.momentum)?, -self.lr)?
+        } else {
+            value.plus_scaled(&velocity, -self.lr)?
+        };
+        Ok((next, [velocity]))
     }
 }
 
@@ -81,16 +132,7 @@ impl Optimizer for Sgd {
 pub struct AdamW {
     betas: [f64; 2],
     eps: f64,
-    slots: Vec<AdamSlot>,
-}
-
-#[derive(Debug)]
-struct AdamSlot {
-    parameter: Parameter,
-    /// Running means of the gradient and of its square.
-    moments: [Tensor; 2],
-    /// Steps taken by this parameter; the bias correction counts them.
-    steps: i32,
+    slots: Slots<2>,
 }
 
 impl AdamW {
@@ -99,139 +141,59 @@ impl AdamW {
     /// # Errors
     /// Only those of allocating the moments.
     pub fn new(parameters: Vec<Parameter>, betas: [f64; 2], eps: f64) -> Result<Self> {
-        let slot = |parameter: Parameter| {
-            let zeros = parameter.var.as_detached_tensor().zeros_like()?;
-            Ok(AdamSlot { parameter, moments: [zeros.clone(), zeros], steps: 0 })
-        };
-        Ok(Self { betas, eps, slots: parameters.into_iter().map(slot).collect::<Result<_>>()? })
+        Ok(Self { betas, eps, slots: Slots::new(parameters, ["exp_avg", "exp_avg_sq"])? })
     }
 }
 
 impl Optimizer for AdamW {
-    fn step(&mut self, gradients: &GradStore, lr: f64) -> Result<()> {
-        for slot in &mut self.slots {
-            if let Some(gradient) = gradients.get(&slot.parameter.var) {
-                slot.remember(gradient, self.betas)?;
-                slot.apply(self.betas, self.eps, lr * slot.parameter.lr_scale)?;
+    fn step(&mut self, gradients: &Gradients, lr: f64) -> Result<()> {
+        let (betas, eps) = (self.betas, self.eps);
+        self.slots.step(gradients, |parameter, steps| {
+            let steps = i32::try_from(steps).unwrap_or(i32::MAX);
+            AdamWRule {
+                betas,
+                eps,
+                shares: betas.map(|beta| 1.0 - beta.powi(steps)),
+                weight_decay: parameter.weight_decay,
+                lr: lr * parameter.lr_scale,
             }
-        }
-        Ok(())
+        })
+    }
+
+    fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.slots.state()
+    }
+
+    fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        self.slots.load_state(state)
     }
 }
 
-impl AdamSlot {
-    fn remember(&mut self, gradient: &Tensor, betas: [f64; 2]) -> Result<()> {
-        let [mean, square] = &self.moments;
-        let mean = add_scaled(&(mean * betas[0])?, gradient, 1.0 - betas[0])?;
-        let square = add_scaled(&(square * betas[1])?, &gradient.sqr()?, 1.0 - betas[1])?;
-        self.moments = [mean, square];
-        self.steps = self.steps.saturating_add(1);
-        Ok(())
-    }
-
-    fn apply(&self, betas: [f64; 2], eps: f64, lr: f64) -> Result<()> {
-        let [mean_share, square_share] = betas.map(|beta| 1.0 - beta.powi(self.steps));
-        let [mean, square] = &self.moments;
-        let scale = square.sqrt()?.affine(1.0 / square_share.sqrt(), eps)?;
-        let kept = (self.parameter.var.as_detached_tensor() * (1.0 - lr * self.parameter.weight_decay))?;
-        self.parameter.var.set(&add_scaled(&kept, &(mean / scale)?, -lr / mean_share)?)
-    }
+#[derive(Clone, Copy)]
+struct AdamWRule {
+    betas: [f64; 2],
+    eps: f64,
+    /// How much of the moments comes from gradients so far, and not from the zeros they began with.
+    shares: [f64; 2],
+    weight_decay: f64,
+    lr: f64,
 }
 
-/// `a + scale · b`.
-fn add_scaled(a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
-    if scale == 0.0 { Ok(a.clone()) } else { a + (b * scale)? }
+impl Rule<2> for AdamWRule {
+    fn next<X: Number>(
+        &self,
+        value: &X,
+        gradient: &X,
+        [mean, square]: [&X; 2],
+    ) -> std::result::Result<(X, [X; 2]), X::Error> {
+        let mean = mean.scaled(self.betas[0])?.plus_scaled(gradient, 1.0 - self.betas[0])?;
+        let square = square.scaled(self.betas[1])?.plus_scaled(&gradient.times(gradient)?, 1.0 - self.betas[1])?;
+        let spread = square.root()?.scaled(1.0 / self.shares[1].sqrt())?.shifted(self.eps)?;
+        let kept = value.scaled(1.0 - self.lr * self.weight_decay)?;
+        let next = kept.plus_scaled(&mean.over(&spread)?, -self.lr / self.shares[0])?;
+        Ok((next, [mean, square]))
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::{DType, Device};
-
-    use super::*;
-
-    /// A variable at 1 whose loss is `slope · θ`, so whose gradient is `slope`.
-    fn parameter(weight_decay: f64, lr_scale: f64) -> Parameter {
-        let var = Var::new(&[1f64], &Device::Cpu).unwrap();
-        Parameter { name: "x".into(), var, lr_scale, weight_decay }
-    }
-
-    fn steps(optimizer: &mut dyn Optimizer, parameter: &Parameter, slopes: &[f64], lr: f64) -> f64 {
-        for &slope in slopes {
-            let loss = (parameter.var.as_tensor() * slope).unwrap().sum_all().unwrap();
-            optimizer.step(&loss.backward().unwrap(), lr).unwrap();
-        }
-        parameter.var.to_vec1::<f64>().unwrap()[0]
-    }
-
-    fn close(found: f64, expected: f64) {
-        assert!((found - expected).abs() < 1e-12, "{found} != {expected}");
-    }
-
-    #[test]
-    fn sgd_steps_against_the_gradient() {
-        let p = parameter(0.0, 1.0);
-        close(steps(&mut Sgd::new(vec![p.clone()], 0.0, false), &p, &[2.0, 1.0], 0.1), 1.0 - 0.2 - 0.1);
-    }
-
-    #[test]
-    fn sgd_momentum_starts_with_the_gradient_itself() {
-        let p = parameter(0.0, 1.0);
-        // velocities 2, 0.5 · 2 + 1 = 2
-        close(steps(&mut Sgd::new(vec![p.clone()], 0.5, false), &p, &[2.0, 1.0], 0.1), 1.0 - 0.2 - 0.2);
-    }
-
-    #[test]
-    fn nesterov_looks_ahead() {
-        let p = parameter(0.0, 1.0);
-        // directions 2 + 0.5 · 2 = 3, 1 + 0.5 · 2 = 2
-        close(steps(&mut Sgd::new(vec![p.clone()], 0.5, true), &p, &[2.0, 1.0], 0.1), 1.0 - 0.3 - 0.2);
-    }
-
-    #[test]
-    fn sgd_decay_is_part_of_the_gradient_and_of_the_velocity() {
-        let p = parameter(0.5, 1.0);
-        // g = 2 + 0.5 · 1 = 2.5, θ = 0.75; g = 1 + 0.375, v = 0.5 · 2.5 + 1.375 = 2.625
-        close(steps(&mut Sgd::new(vec![p.clone()], 0.5, false), &p, &[2.0, 1.0], 0.1), 0.75 - 0.2625);
-    }
-
-    #[test]
-    fn adamw_first_step_is_the_sign_of_the_gradient() {
-        let p = parameter(0.5, 1.0);
-        let mut adamw = AdamW::new(vec![p.clone()], [0.9, 0.999], 0.0).unwrap();
-        // decoupled decay: 1 · (1 - 0.1 · 0.5), then 0.1 along the sign
-        close(steps(&mut adamw, &p, &[3.0], 0.1), 0.95 - 0.1);
-    }
-
-    #[test]
-    fn adamw_second_step_by_hand() {
-        let p = parameter(0.0, 1.0);
-        let mut adamw = AdamW::new(vec![p.clone()], [0.5, 0.5], 0.25).unwrap();
-        // m: 1, 2.5 (÷ 0.75); v: 2, 9 (÷ 0.75); first step 2 / (2 + 0.25)
-        let second = (2.5 / 0.75) / ((9.0f64 / 0.75).sqrt() + 0.25);
-        close(steps(&mut adamw, &p, &[2.0, 4.0], 0.1), 1.0 - 0.1 * 2.0 / 2.25 - 0.1 * second);
-    }
-
-    #[test]
-    fn each_parameter_has_its_own_rate() {
-        let p = parameter(0.0, 0.1);
-        close(steps(&mut Sgd::new(vec![p.clone()], 0.0, false), &p, &[2.0], 0.1), 0.98);
-    }
-
-    #[test]
-    fn without_a_gradient_nothing_moves() {
-        let (p, other) = (parameter(0.5, 1.0), parameter(0.5, 1.0));
-        let mut sgd = Sgd::new(vec![p.clone(), other.clone()], 0.9, true);
-        steps(&mut sgd, &p, &[1.0, 1.0], 0.1);
-        assert_eq!(other.var.to_vec1::<f64>().unwrap(), [1.0]);
-    }
-
-    #[test]
-    fn parameters_are_sorted_by_name() {
-        let map = VarMap::new();
-        for name in ["fc.weight", "a", "fc.bias", "z", "m"] {
-            map.get(1, name, candle_nn::Init::Const(0.0), DType::F32, &Device::Cpu).unwrap();
-        }
-        let names: Vec<String> = parameters(&map, 0.0).into_iter().map(|p| p.name).collect();
-        assert_eq!(names, ["a", "fc.bias", "fc.weight", "m", "z"]);
-    }
-}
+mod tests;

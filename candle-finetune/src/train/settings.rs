@@ -53,7 +53,7 @@ impl OptimizerSettings {
     /// Only those of allocating its state.
     pub fn build(&self, parameters: Vec<Parameter>) -> Result<Box<dyn Optimizer>> {
         Ok(match *self {
-            Self::Sgd { momentum, nesterov } => Box::new(Sgd::new(parameters, momentum, nesterov)),
+            Self::Sgd { momentum, nesterov } => Box::new(Sgd::new(parameters, momentum, nesterov)?),
             Self::AdamW { betas, eps } => Box::new(AdamW::new(parameters, betas, eps)?),
         })
     }

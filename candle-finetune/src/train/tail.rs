@@ -15,6 +15,7 @@ use candle_resnet::training::TrainingMode;
 use candle_resnet::weights;
 
 use super::error::{Result, TrainError};
+use super::gradients::Gradients;
 use super::groups::Groups;
 use super::head::Head;
 use super::loss::CrossEntropy;
@@ -145,7 +146,7 @@ impl TailTrainer {
         let loss = self.loss.loss(&self.tail.forward_train(x, &mut self.mode)?, labels)?;
         let value = loss.to_dtype(DType::F64)?.to_scalar()?;
         if f64::is_finite(value) {
-            self.optimizer.step(&loss.backward()?, lr)?;
+            self.optimizer.step(&Gradients::of(&loss.backward()?, self.tail.trained()), lr)?;
         }
         Ok(value)
     }

@@ -1,0 +1,203 @@
+//! Steps by hand; the two forms of a step against each other; state taken out and put back.
+
+use candle_core::{DType, Device};
+
+use super::*;
+
+/// A variable at 1.
+fn parameter(weight_decay: f64, lr_scale: f64) -> Parameter {
+    let var = Var::new(&[1f64], &Device::Cpu).unwrap();
+    Parameter { name: "x".into(), var, lr_scale, weight_decay }
+}
+
+fn sgd(parameters: Vec<Parameter>, momentum: f64, nesterov: bool) -> Sgd {
+    Sgd::new(parameters, momentum, nesterov).unwrap()
+}
+
+/// Where steps with gradients `slopes` lead.
+fn steps(optimizer: &mut dyn Optimizer, parameter: &Parameter, slopes: &[f64], lr: f64) -> f64 {
+    for &slope in slopes {
+        let gradient = Tensor::new(&[slope], &Device::Cpu).unwrap();
+        optimizer.step(&Gradients::from_iter([(parameter.name.clone(), gradient)]), lr).unwrap();
+    }
+    parameter.var.to_vec1::<f64>().unwrap()[0]
+}
+
+fn close(found: f64, expected: f64) {
+    assert!((found - expected).abs() < 1e-12, "{found} != {expected}");
+}
+
+#[test]
+fn sgd_steps_against_the_gradient() {
+    let p = parameter(0.0, 1.0);
+    close(steps(&mut sgd(vec![p.clone()], 0.0, false), &p, &[2.0, 1.0], 0.1), 1.0 - 0.2 - 0.1);
+}
+
+#[test]
+fn sgd_momentum_starts_with_the_gradient_itself() {
+    let p = parameter(0.0, 1.0);
+    // velocities 2, 0.5 · 2 + 1 = 2
+    close(steps(&mut sgd(vec![p.clone()], 0.5, false), &p, &[2.0, 1.0], 0.1), 1.0 - 0.2 - 0.2);
+}
+
+#[test]
+fn nesterov_looks_ahead() {
+    let p = parameter(0.0, 1.0);
+    // directions 2 + 0.5 · 2 = 3, 1 + 0.5 · 2 = 2
+    close(steps(&mut sgd(vec![p.clone()], 0.5, true), &p, &[2.0, 1.0], 0.1), 1.0 - 0.3 - 0.2);
+}
+
+#[test]
+fn sgd_decay_is_part_of_the_gradient_and_of_the_velocity() {
+    let p = parameter(0.5, 1.0);
+    // g = 2 + 0.5 · 1 = 2.5, θ = 0.75; g = 1 + 0.375, v = 0.5 · 2.5 + 1.375 = 2.625
+    close(steps(&mut sgd(vec![p.clone()], 0.5, false), &p, &[2.0, 1.0], 0.1), 0.75 - 0.2625);
+}
+
+#[test]
+fn adamw_first_step_is_the_sign_of_the_gradient() {
+    let p = parameter(0.5, 1.0);
+    let mut adamw = AdamW::new(vec![p.clone()], [0.9, 0.999], 0.0).unwrap();
+    // decoupled decay: 1 · (1 - 0.1 · 0.5), then 0.1 along the sign
+    close(steps(&mut adamw, &p, &[3.0], 0.1), 0.95 - 0.1);
+}
+
+#[test]
+fn adamw_second_step_by_hand() {
+    let p = parameter(0.0, 1.0);
+    let mut adamw = AdamW::new(vec![p.clone()], [0.5, 0.5], 0.25).unwrap();
+    // m: 1, 2.5 (÷ 0.75); v: 2, 9 (÷ 0.75); first step 2 / (2 + 0.25)
+    let second = (2.5 / 0.75) / ((9.0f64 / 0.75).sqrt() + 0.25);
+    close(steps(&mut adamw, &p, &[2.0, 4.0], 0.1), 1.0 - 0.1 * 2.0 / 2.25 - 0.1 * second);
+}
+
+#[test]
+fn each_parameter_has_its_own_rate() {
+    let p = parameter(0.0, 0.1);
+    close(steps(&mut sgd(vec![p.clone()], 0.0, false), &p, &[2.0], 0.1), 0.98);
+}
+
+#[test]
+fn without_a_gradient_nothing_moves() {
+    let (p, other) = (parameter(0.5, 1.0), Parameter { name: "other".into(), ..parameter(0.5, 1.0) });
+    let mut sgd = sgd(vec![p.clone(), other.clone()], 0.9, true);
+    steps(&mut sgd, &p, &[1.0, 1.0], 0.1);
+    assert_eq!(other.var.to_vec1::<f64>().unwrap(), [1.0]);
+}
+
+#[test]
+fn parameters_are_sorted_by_name() {
+    let map = VarMap::new();
+    for name in ["fc.weight", "a", "fc.bias", "z", "m"] {
+        map.get(1, name, candle_nn::Init::Const(0.0), DType::F32, &Device::Cpu).unwrap();
+    }
+    let names: Vec<String> = parameters(&map, 0.0).into_iter().map(|p| p.name).collect();
+    assert_eq!(names, ["a", "fc.bias", "fc.weight", "m", "z"]);
+}
+
+/// Two parameters, of 2×3 and 3 numbers.
+fn matrix_and_vector(dtype: DType) -> Vec<Parameter> {
+    let parameter = |name: &str, shape: &[usize]| {
+        let var = Var::ones(shape, dtype, &Device::Cpu).unwrap();
+        Parameter { name: name.into(), var, lr_scale: 1.0, weight_decay: 0.1 }
+    };
+    vec![parameter("fc.weight", &[2, 3]), parameter("fc.bias", &[3])]
+}
+
+/// Gradients that differ from step to step and from number to number.
+fn gradients(parameters: &[Parameter], step: usize) -> Gradients {
+    let gradient = |parameter: &Parameter| {
+        let count = parameter.var.elem_count();
+        let values: Vec<f64> = (0..count).map(|index| ((step + 1) * (index + 3)) as f64 % 7.0 - 3.0).collect();
+        let gradient = Tensor::from_vec(values, parameter.var.shape(), &Device::Cpu).unwrap();
+        (parameter.name.clone(), gradient.to_dtype(parameter.var.dtype()).unwrap())
+    };
+    parameters.iter().map(gradient).collect()
+}
+
+fn values(parameters: &[Parameter]) -> Vec<Vec<f64>> {
+    let values = |p: &Parameter| p.var.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    parameters.iter().map(values).collect()
+}
+
+type Build = fn(Vec<Parameter>) -> Box<dyn Optimizer>;
+
+const BUILD: [Build; 2] = [
+    |parameters| Box::new(Sgd::new(parameters, 0.9, true).unwrap()),
+    |parameters| Box::new(AdamW::new(parameters, [0.9, 0.99], 1e-8).unwrap()),
+];
+
+#[test]
+fn a_run_that_goes_on_from_its_state_has_the_same_bits() {
+    for dtype in [DType::F32, DType::F64] {
+        for build in BUILD {
+            let parameters = matrix_and_vector(dtype);
+            let mut optimizer = build(parameters.clone());
+            (0..3).for_each(|step| optimizer.step(&gradients(&parameters, step), 0.1).unwrap());
+            let copy =
+                |p: &Parameter| Parameter { var: Var::from_tensor(&p.var.copy().unwrap()).unwrap(), ..p.clone() };
+            let restored: Vec<Parameter> = parameters.iter().map(copy).collect();
+            let state = optimizer.state().unwrap();
+            (3..6).for_each(|step| optimizer.step(&gradients(&parameters, step), 0.1).unwrap());
+
+            let mut optimizer = build(restored.clone());
+            optimizer.load_state(&state).unwrap();
+            (3..6).for_each(|step| optimizer.step(&gradients(&restored, step), 0.1).unwrap());
+            assert_eq!(values(&restored), values(&parameters));
+        }
+    }
+}
+
+#[test]
+fn state_has_pytorchs_names() {
+    let names = |build: Build| build(matrix_and_vector(DType::F32)).state().unwrap().into_keys().collect::<Vec<_>>();
+    let [sgd, adamw] = BUILD.map(names);
+    assert_eq!(sgd, ["fc.bias.momentum_buffer", "fc.bias.step", "fc.weight.momentum_buffer", "fc.weight.step"]);
+    assert_eq!(adamw[..3], ["fc.bias.exp_avg", "fc.bias.exp_avg_sq", "fc.bias.step"]);
+}
+
+#[test]
+fn a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing() {
+    let parameters = matrix_and_vector(DType::F32);
+    let mut optimizer = BUILD[1](parameters.clone());
+    optimizer.step(&gradients(&parameters, 0), 0.1).unwrap();
+    let good = optimizer.state().unwrap();
+    let with = |change: fn(&mut BTreeMap<String, Tensor>)| {
+        let mut state = BUILD[1](parameters.clone()).state().unwrap();
+        change(&mut state);
+        state
+    };
+    let scalar = || Tensor::new(1f32, &Device::Cpu).unwrap();
+    let table = [
+        (with(|state| drop(state.remove("fc.bias.exp_avg"))), "there is no tensor `fc.bias.exp_avg`"),
+        (with(|state| drop(state.remove("fc.weight.step"))), "there is no tensor `fc.weight.step`"),
+        (
+            with(|state| drop(state.insert("fc.weight.exp_avg_sq".into(), state["fc.bias.exp_avg"].clone()))),
+            "tensor `fc.weight.exp_avg_sq` has shape [3], expected [2, 3]",
+        ),
+        (
+            good.iter()
+                .map(|(name, tensor)| (name.clone(), tensor.clone()))
+                .chain([("conv1.step".into(), scalar())])
+                .collect(),
+            "tensor `conv1.step` belongs to nothing that trains",
+        ),
+    ];
+    for (state, expected) in table {
+        assert_eq!(optimizer.load_state(&state).unwrap_err().to_string(), expected);
+        let kept = optimizer.state().unwrap();
+        assert_eq!(
+            kept["fc.bias.exp_avg"].to_vec1::<f32>().unwrap(),
+            good["fc.bias.exp_avg"].to_vec1::<f32>().unwrap()
+        );
+        assert_eq!(kept["fc.bias.step"].to_scalar::<u32>().unwrap(), 1);
+    }
+}
+
+#[test]
+fn a_gradient_of_another_shape_names_its_parameter() {
+    let wrong = Tensor::ones((3, 2), DType::F32, &Device::Cpu).unwrap();
+    let mut optimizer = BUILD[0](matrix_and_vector(DType::F32));
+    let error = optimizer.step(&Gradients::from_iter([("fc.weight".into(), wrong)]), 0.1).unwrap_err();
+    assert_eq!(error.to_string(), "tensor `fc.weight` has shape [3, 2], expected [2, 3]");
+}
