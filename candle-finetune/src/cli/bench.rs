@@ -1,13 +1,20 @@
-//! `finetune bench`: how fast a network's frozen form is.
+//! `finetune bench`: how fast a network's frozen form is, or a step that trains it.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use candle_core::{DType, Device, Tensor};
+use candle_finetune::train::groups::Groups;
+use candle_finetune::train::loss::CrossEntropy;
+use candle_finetune::train::tail::{Tail, TailTrainer};
+use candle_finetune::train::{Head, OptimizerSettings};
 use candle_nn::VarBuilder;
 use candle_resnet::network::Network;
+use candle_resnet::part::Part;
 use candle_resnet::plan::{StepTime, Workload};
-use candle_resnet::{FeatureExtractor, Trunk};
+use candle_resnet::training::TrainingMode;
+use candle_resnet::{FeatureExtractor, Model, Trunk};
 use clap::Args;
 use serde_json::json;
 
@@ -46,6 +53,10 @@ pub struct Arguments {
     #[arg(long)]
     trainable: bool,
 
+    /// Time whole training steps instead, from this part on: layer4, layer3, layer2, layer1 or all
+    #[arg(long, value_name = "PART", conflicts_with_all = ["profile", "trainable"])]
+    train_from: Option<String>,
+
     #[command(flatten)]
     plan: PlanArguments,
 
@@ -65,7 +76,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let workload = Workload { image: (side, side), batch, ..Workload::default() };
     let options = arguments.plan.options(workload);
     let images = Tensor::randn(0f32, 1.0, (batch, model.architecture.in_channels, side, side), &device)?;
-    let times = if arguments.trainable {
+    let times = if let Some(part) = &arguments.train_from {
+        let (mut trainer, maps) = training(&model, part, &images, arguments)?;
+        let labels = vec![0; batch];
+        times(arguments.repeat, || Ok(trainer.step(&maps, &labels, 1e-3)?))?
+    } else if arguments.trainable {
         let variables = VarBuilder::from_varmap(&model.weights, DType::F32, &device);
         let network = Network::new(&model.architecture, model.classes, variables)?;
         times(arguments.repeat, || Ok(network.features(&images)?.detach().to_device(&Device::Cpu)?))?
@@ -90,6 +105,31 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         )?;
     }
     Ok(Outcome::Done)
+}
+
+/// A trainer of the parts from `part` on, as PyTorch's tutorial has it, and what its first part is given.
+fn training(
+    model: &Model,
+    part: &str,
+    images: &Tensor,
+    arguments: &Arguments,
+) -> anyhow::Result<(TailTrainer, Tensor)> {
+    let mut parts = Part::all(&model.architecture);
+    let first = match part {
+        "all" => Part::Stem,
+        name => parts.find(|part| part.to_string() == name).with_context(|| format!("no part is called `{name}`"))?,
+    };
+    let head = Head::new(model.classes, model.architecture.feature_width(), 0, images.device())?;
+    let tail = Tail::new(&model.architecture, &model.weights, &head, first, images.device())?;
+    let norms = Part::all(&model.architecture).filter(|&part| part >= first).collect();
+    let (mode, loss) = (TrainingMode::new(norms), CrossEntropy::new(model.classes));
+    let trainer = TailTrainer::new(tail, mode, loss, &OptimizerSettings::SGD, &Groups::one(1e-4))?;
+    let trainer = trainer.with_instruction_set(arguments.plan.instruction_set());
+    let maps = match first.entry(&model.architecture) {
+        None => images.clone(),
+        Some(boundary) => model.trunk(images.device())?.map_at(images, boundary)?,
+    };
+    Ok((trainer, maps))
 }
 
 /// Sorted times of calls.

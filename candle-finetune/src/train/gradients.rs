@@ -16,6 +16,12 @@ impl Gradients {
         variables.iter().filter_map(|(name, var)| Some((name.clone(), found.get(var)?.clone()))).collect()
     }
 
+    /// These and others.
+    pub fn with(mut self, others: impl IntoIterator<Item = (String, Tensor)>) -> Gradients {
+        self.0.extend(others);
+        self
+    }
+
     /// That of the parameter `name`, if it has one.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.0.get(name)

@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use candle_resnet::architecture::Architecture;
+use candle_resnet::backprop::Backprop;
 use candle_resnet::blueprint::Role;
 use candle_resnet::network::Network;
 use candle_resnet::part::Part;
+use candle_resnet::plan::InstructionSet;
 use candle_resnet::training::TrainingMode;
 use candle_resnet::weights;
 
@@ -25,6 +27,7 @@ use super::settings::OptimizerSettings;
 /// A network of which the parts from `first` on train.
 #[derive(Clone)]
 pub struct Tail {
+    architecture: Architecture,
     network: Network,
     first: Part,
     tensors: HashMap<String, Tensor>,
@@ -58,7 +61,8 @@ impl Tail {
             tensors.insert(spec.name, tensor);
         }
         let variables = VarBuilder::from_tensors(tensors.clone(), dtype, device);
-        Ok(Tail { network: Network::new(architecture, head.classes(), variables)?, first, tensors, trained })
+        let network = Network::new(architecture, head.classes(), variables)?;
+        Ok(Tail { architecture: architecture.clone(), network, first, tensors, trained })
     }
 
     /// The first part that trains.
@@ -87,6 +91,18 @@ impl Tail {
         self.network.forward_train(self.first, x, mode)
     }
 
+    /// Whether the parameter `name` trains.
+    fn trains(&self, name: &str) -> bool {
+        self.trained.data().lock().unwrap_or_else(|poisoned| poisoned.into_inner()).contains_key(name)
+    }
+
+    /// The way back on kernels of our own, where there is one.
+    fn backprop(&self, instruction_set: InstructionSet) -> Option<Backprop> {
+        let fits = |tensor: &Tensor| tensor.device().is_cpu() && tensor.dtype() == DType::F32;
+        let fits = self.tensors.values().all(fits);
+        fits.then(|| Backprop::new(&self.architecture, self.first, instruction_set)).flatten()
+    }
+
     /// Every tensor of the whole network as it is now, detached; a later step changes those that train.
     pub fn tensors(&self) -> BTreeMap<String, Tensor> {
         self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect()
@@ -110,6 +126,8 @@ fn own_copy(name: &str, tensor: &Tensor, role: Role, trained: &VarMap) -> Result
 /// Trains a tail step by step; knows neither epochs nor where batches come from.
 pub struct TailTrainer {
     tail: Tail,
+    /// What computes gradients before the classifier; candle's graph where there is none.
+    backprop: Option<Backprop>,
     mode: TrainingMode,
     loss: CrossEntropy,
     optimizer: Box<dyn Optimizer>,
@@ -128,7 +146,18 @@ impl TailTrainer {
         groups: &Groups,
     ) -> Result<TailTrainer> {
         let optimizer = optimizer.build(groups.parameters(tail.trained())?)?;
-        Ok(TailTrainer { tail, mode, loss, optimizer })
+        Ok(TailTrainer { backprop: tail.backprop(InstructionSet::best()), tail, mode, loss, optimizer })
+    }
+
+    /// The same with kernels for another instruction set.
+    pub fn with_instruction_set(self, instruction_set: InstructionSet) -> TailTrainer {
+        TailTrainer { backprop: self.tail.backprop(instruction_set), ..self }
+    }
+
+    /// Whether gradients come from kernels of our own rather than from candle's graph: on the CPU, in f32, for networks without
+    /// attention and group norms.
+    pub fn has_kernels(&self) -> bool {
+        self.backprop.is_some()
     }
 
     /// Makes what the next step draws at random depend on the seeds and `step` alone, whatever was drawn before.
@@ -143,12 +172,33 @@ impl TailTrainer {
     /// # Errors
     /// If shapes or devices do not fit, or a label names no class.
     pub fn step(&mut self, x: &Tensor, labels: &[u32], lr: f64) -> Result<f64> {
-        let loss = self.loss.loss(&self.tail.forward_train(x, &mut self.mode)?, labels)?;
-        let value = loss.to_dtype(DType::F64)?.to_scalar()?;
-        if f64::is_finite(value) {
-            self.optimizer.step(&Gradients::of(&loss.backward()?, self.tail.trained()), lr)?;
+        let (loss, gradients) = self.gradients(x, labels)?;
+        if loss.is_finite() {
+            self.optimizer.step(&gradients, lr)?;
         }
-        Ok(value)
+        Ok(loss)
+    }
+
+    /// The loss and its gradients; none if it is not finite.
+    fn gradients(&mut self, x: &Tensor, labels: &[u32]) -> Result<(f64, Gradients)> {
+        let TailTrainer { tail, backprop, mode, loss, .. } = self;
+        let Some(backprop) = backprop else {
+            let loss = loss.loss(&tail.forward_train(x, mode)?, labels)?;
+            let value = loss.to_dtype(DType::F64)?.to_scalar()?;
+            let gradients = if f64::is_finite(value) { Some(loss.backward()?) } else { None };
+            return Ok((value, gradients.map(|found| Gradients::of(&found, &tail.trained)).unwrap_or_default()));
+        };
+        let features = Var::from_tensor(&backprop.features(&tail.tensors, x, mode)?)?;
+        let loss = loss.loss(&tail.network.classify_train(&features, mode)?, labels)?;
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        if !value.is_finite() {
+            return Ok((value, Gradients::default()));
+        }
+        let found = loss.backward()?;
+        let of_classifier = Gradients::of(&found, &tail.trained);
+        let Some(of_features) = found.get(&features) else { return Ok((value, of_classifier)) };
+        let before = backprop.gradients(&tail.tensors, of_features, &|name| tail.trains(name))?;
+        Ok((value, of_classifier.with(before)))
     }
 
     /// The tail as it is now.

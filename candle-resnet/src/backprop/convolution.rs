@@ -9,10 +9,8 @@ use candle_core::Result;
 use super::memory::Memory;
 use super::variables::Variables;
 use crate::blueprint::ConvNorm;
-use crate::kernels::{
-    DenseWeights, Extent, LANES, Layer, Scheme, Team, WinogradShape, blocks_of,
-};
-use crate::plan::{FoldedConvolution, Geometry, Maps, Packing, PackedConvolution};
+use crate::kernels::{DenseWeights, Extent, LANES, Layer, Scheme, Team, WinogradShape, blocks_of};
+use crate::plan::{FoldedConvolution, Geometry, Maps, PackedConvolution, Packing};
 
 /// Tiles of a batch below which the smaller scheme costs less: its weights are fewer.
 const FEW_TILES: usize = 24;
@@ -88,7 +86,9 @@ impl Convolution {
         variables.with(&self.weight(), |values| {
             Ok(Some(match (direction, &self.original) {
                 (Direction::Forward, None) => folded(self.geometry, values.to_vec()).pack(input, packing),
-                (Direction::Forward, &Some(original)) => folded(original, values.to_vec()).unfolded().pack(input, packing),
+                (Direction::Forward, &Some(original)) => {
+                    folded(original, values.to_vec()).unfolded().pack(input, packing)
+                }
                 (Direction::Backward, _) => {
                     folded(self.backward_geometry(), transposed(&self.geometry, values)).pack(input, packing)
                 }

@@ -115,7 +115,10 @@ impl Backprop {
         })?;
         self.tape = Some(tape);
         self.forget();
-        found.into_iter().map(|(name, shape, values)| Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?))).collect()
+        found
+            .into_iter()
+            .map(|(name, shape, values)| Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?)))
+            .collect()
     }
 
     /// Gives the memory of the last pass back.

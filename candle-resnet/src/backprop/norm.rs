@@ -63,7 +63,8 @@ impl BatchNorm {
         };
         let inverse: Vec<f64> = variance.iter().map(|variance| 1.0 / (variance + NORM_EPSILON).sqrt()).collect();
         let scale: Vec<f64> = weight.iter().zip(&inverse).map(|(weight, inverse)| weight * inverse).collect();
-        let shift: Vec<f64> = (0..self.channels).map(|channel| bias[channel] - mean[channel] * scale[channel]).collect();
+        let shift: Vec<f64> =
+            (0..self.channels).map(|channel| bias[channel] - mean[channel] * scale[channel]).collect();
         let normalised = Normalised { statistics, mean, inverse, weight, factors };
         let planes = maps.images * blocks_of(self.channels);
         let [scales, shifts] = memory.channelwise([planes * LANES; 2]);
@@ -95,9 +96,7 @@ impl BatchNorm {
         let average = |of_image: &dyn Fn(usize) -> f64| (0..images).map(of_image).sum::<f64>() / images as f64;
         let mean: Vec<f64> = (0..self.channels).map(|channel| average(&|image| of(image, channel, 0))).collect();
         let variance: Vec<f64> = (0..self.channels)
-            .map(|channel| {
-                average(&|image| of(image, channel, 1) + (of(image, channel, 0) - mean[channel]).powi(2))
-            })
+            .map(|channel| average(&|image| of(image, channel, 1) + (of(image, channel, 0) - mean[channel]).powi(2)))
             .collect();
         let unbiased = values as f64 / (values - 1) as f64;
         self.follow(variables, "running_mean", &mean, 1.0)?;
@@ -196,4 +195,3 @@ impl Normalised {
         }
     }
 }
-

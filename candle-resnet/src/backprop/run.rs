@@ -11,7 +11,7 @@ use super::norm::{self, Normalised};
 use super::variables::Variables;
 use crate::blueprint::Pool;
 use crate::kernels::{Buffer, Extent, Team, Window, add_shifted_back, blocks_of, shift_channels};
-use crate::plan::{Packing, PackedConvolution, pooled, window};
+use crate::plan::{PackedConvolution, Packing, pooled, window};
 use crate::training::TrainingMode;
 
 /// What a forward pass leaves for the way back.

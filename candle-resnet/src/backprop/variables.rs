@@ -30,9 +30,7 @@ pub(super) fn with_values<T>(tensor: &Tensor, work: impl FnOnce(&[f32]) -> Resul
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
-        Storage::Cpu(CpuStorage::F32(values)) => {
-            work(&values[layout.start_offset()..][..layout.shape().elem_count()])
-        }
+        Storage::Cpu(CpuStorage::F32(values)) => work(&values[layout.start_offset()..][..layout.shape().elem_count()]),
         _ => bail!("expected f32 on the CPU, not {:?} on {:?}", tensor.dtype(), tensor.device().location()),
     }
 }

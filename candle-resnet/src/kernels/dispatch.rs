@@ -15,9 +15,7 @@ use super::pool::{self, PoolPlanes};
 use super::pool_gradient::{self, PoolGradient};
 use super::stored::Stored;
 use super::weight_gradient::{self, WeightGradient};
-use super::winograd::{
-    self, Multiply, MultiplyPlain, TransformInputs, TransformOutputs, TransformWeights,
-};
+use super::winograd::{self, Multiply, MultiplyPlain, TransformInputs, TransformOutputs, TransformWeights};
 
 /// What a processor may offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

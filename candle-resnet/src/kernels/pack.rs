@@ -65,7 +65,8 @@ pub(crate) fn pack_column(weights: &DenseWeights, index: usize, column_blocks: u
     let (area, column) = (weights.kernel * weights.kernel, column_blocks * LANES);
     let (inputs, outputs) = (weights.in_channels(), weights.out_channels());
     // How far apart values of neighbouring channels lie.
-    let (of_input, of_output) = if weights.backward { (weights.channels.0 * area, area) } else { (area, inputs * area) };
+    let (of_input, of_output) =
+        if weights.backward { (weights.channels.0 * area, area) } else { (area, inputs * area) };
     let present = column.min(outputs - index * column);
     for (block, to) in to.chunks_exact_mut(area * LANES * column).enumerate() {
         for (tap, to) in to.chunks_exact_mut(LANES * column).enumerate() {

@@ -54,14 +54,9 @@ pub(super) unsafe fn pool_gradient<V: Lanes>(call: &PoolGradient) {
 
 /// Of equal pixels the first gets the gradient, and a NaN wins over every number: as PyTorch has it.
 #[inline(always)]
-unsafe fn to_the_largest(
-    from: *const f32,
-    extent: Extent,
-    (y, x): (usize, usize),
-    gradient: *const f32,
-    to: *mut f32,
-) {
-    let (rows, columns) = (y.saturating_sub(1)..(y + 2).min(extent.height), x.saturating_sub(1)..(x + 2).min(extent.width));
+unsafe fn to_the_largest(from: *const f32, extent: Extent, (y, x): (usize, usize), gradient: *const f32, to: *mut f32) {
+    let (rows, columns) =
+        (y.saturating_sub(1)..(y + 2).min(extent.height), x.saturating_sub(1)..(x + 2).min(extent.width));
     let places = rows.flat_map(|row| columns.clone().map(move |column| (row * extent.width + column) * LANES));
     // SAFETY: places are clipped to the map.
     unsafe {

@@ -81,13 +81,7 @@ pub(crate) fn add_shifted_back(
 }
 
 /// Where a value lies before and after its channel is shifted.
-fn each_shifted(
-    channels: usize,
-    extent: Extent,
-    stride: usize,
-    padding: usize,
-    mut visit: impl FnMut(usize, usize),
-) {
+fn each_shifted(channels: usize, extent: Extent, stride: usize, padding: usize, mut visit: impl FnMut(usize, usize)) {
     let output = Extent { height: extent.height.div_ceil(stride), width: extent.width.div_ceil(stride) };
     for channel in 0..channels {
         let source = channel / LANES * extent.pixels() * LANES + channel % LANES;

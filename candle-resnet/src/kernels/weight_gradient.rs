@@ -145,9 +145,7 @@ pub(crate) struct WeightGradient<'a> {
 #[inline(always)]
 pub(super) unsafe fn weight_gradient<V: Lanes>(call: &mut WeightGradient) {
     // SAFETY: passed on.
-    unsafe {
-        if V::BLOCKS == 2 { images::<V, 8, MOST_COLUMNS>(call) } else { images::<V, 4, 1>(call) }
-    }
+    unsafe { if V::BLOCKS == 2 { images::<V, 8, MOST_COLUMNS>(call) } else { images::<V, 4, 1>(call) } }
 }
 
 #[inline(always)]

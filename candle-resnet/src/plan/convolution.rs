@@ -93,7 +93,8 @@ impl Geometry {
     /// Where a weight is found among those of the [unfolded](Geometry::unfolded) convolution.
     pub(crate) fn unfolded_place(&self, index: usize) -> usize {
         let new = self.unfolded();
-        let place = |tap: usize| ((tap + 2 * new.padding - self.padding) / 2, (tap + 2 * new.padding - self.padding) % 2);
+        let place =
+            |tap: usize| ((tap + 2 * new.padding - self.padding) / 2, (tap + 2 * new.padding - self.padding) % 2);
         let (kernel, column) = (index / self.kernel, index % self.kernel);
         let (kernel, row) = (kernel / self.kernel, kernel % self.kernel);
         let (out, channel) = (kernel / self.in_channels, kernel % self.in_channels);
