@@ -68,6 +68,12 @@ pub enum TrainError {
         /// Learning rate of that step.
         lr: f64,
     },
+    /// A gradient is infinite or not a number.
+    #[error("the gradient of `{name}` is not finite")]
+    NonFiniteGradient {
+        /// Its parameter, the first by name.
+        name: String,
+    },
     /// A pattern of names that is likely mistyped.
     #[error("`{pattern}` fits no parameter that trains")]
     UnusedPattern {
@@ -109,6 +115,7 @@ impl TrainError {
                 Some(format!("leave `{name}` out and it is derived from the features"))
             }
             Self::Diverged { lr, .. } => Some(format!("try a lower learning rate, for example {:.0e}", lr / 10.0)),
+            Self::NonFiniteGradient { .. } => Some("try a lower learning rate".into()),
             Self::NonFiniteFeatures { .. } => Some("check the network's weights and the image's pixels".into()),
             _ => None,
         }

@@ -1,0 +1,55 @@
+//! Parts of a training recipe as PyTorch 2.15 and timm 1.0.31 compute them (`scripts/golden/golden_recipe.py`).
+
+use candle_core::{Device, Tensor};
+use candle_finetune::train::Gradients;
+use candle_resnet::certificate::formula;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Every case of that name.
+fn cases<T: DeserializeOwned>(name: &str) -> Vec<T> {
+    let lines = include_str!("golden/recipe.jsonl").lines();
+    let rows = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let cases: Vec<T> =
+        rows.filter(|row| row["case"] == name).map(|row| serde_json::from_value(row).unwrap()).collect();
+    assert!(!cases.is_empty(), "no case `{name}`");
+    cases
+}
+
+fn tensor(name: &str, shape: &[usize]) -> Tensor {
+    Tensor::from_vec(formula::image_batch(name, shape), shape, &Device::Cpu).unwrap()
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    values.into_iter().map(f64::from).collect()
+}
+
+/// Relative to the largest of those expected.
+#[track_caller]
+fn assert_close(found: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len());
+    let scale = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() <= tolerance * scale, "value {index}: {found} instead of {expected}");
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Clip {
+    max_norm: f64,
+    norm: f64,
+    values: Vec<f64>,
+}
+
+#[test]
+fn gradients_are_clipped_as_in_pytorch() {
+    for golden in cases::<Clip>("clip") {
+        let named = [("clip.a", vec![3, 4]), ("clip.b", vec![5])];
+        let mut gradients: Gradients =
+            named.into_iter().map(|(name, shape)| (name.into(), tensor(name, &shape))).collect();
+        assert_close(&[gradients.clip_norm(golden.max_norm).unwrap()], &[golden.norm], 1e-6);
+        let found: Vec<f64> = gradients.iter().flat_map(|(_, gradient)| values(gradient)).collect();
+        assert_close(&found, &golden.values, 1e-6);
+    }
+}
