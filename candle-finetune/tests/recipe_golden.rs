@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use candle_finetune::train::Gradients;
+use candle_finetune::train::schedule::Schedule;
 use candle_resnet::certificate::formula;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -51,5 +52,25 @@ fn gradients_are_clipped_as_in_pytorch() {
         assert_close(&[gradients.clip_norm(golden.max_norm).unwrap()], &[golden.norm], 1e-6);
         let found: Vec<f64> = gradients.iter().flat_map(|(_, gradient)| values(gradient)).collect();
         assert_close(&found, &golden.values, 1e-6);
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Rates {
+    shape: String,
+    peak: f64,
+    warmup: usize,
+    steps: usize,
+    steps_per_epoch: usize,
+    rates: Vec<f64>,
+}
+
+#[test]
+fn learning_rates_are_those_of_pytorch() {
+    for golden in cases::<Rates>("schedule") {
+        let Rates { peak, warmup, steps, steps_per_epoch, .. } = golden;
+        let schedule = Schedule { shape: golden.shape.parse().unwrap(), peak, warmup, steps, steps_per_epoch };
+        let found: Vec<f64> = (0..steps).map(|step| schedule.at(step)).collect();
+        assert_close(&found, &golden.rates, 1e-12);
     }
 }

@@ -376,6 +376,17 @@ fn every_option_of_the_training_works_together() {
 }
 
 #[test]
+fn a_schedule_brings_its_own_warm_up_and_is_recorded() {
+    let bench = Bench::with_photos();
+    for (schedule, warmup) in [("one-cycle", 3), ("linear", 1), ("step=4:0.5", 1)] {
+        bench.train("photos", &["--schedule", schedule, "--epochs", "10", "--out", schedule]).succeeded();
+        let record: toml::Table = bench.read(&format!("{schedule}/run.toml")).parse().unwrap();
+        let settings: candle_finetune::Settings = record["settings"].clone().try_into().unwrap();
+        assert_eq!((settings.head.schedule.to_string().as_str(), settings.head.warmup_epochs), (schedule, warmup));
+    }
+}
+
+#[test]
 fn settings_out_of_range_are_refused_before_any_work() {
     let bench = Bench::with_photos();
     for (arguments, found) in [
@@ -396,9 +407,14 @@ fn settings_out_of_range_are_refused_before_any_work() {
         let ran = bench.train("photos", &[&["--out", "bundle"], &arguments[..]].concat());
         ran.failed().said(&["error: ", found]).did_not_say(&["frozen"]);
     }
-    for arguments in
-        [["--lr", "fast"], ["--epochs", "-3"], ["--seed", "1.5"], ["--optimizer", "lion"], ["--views", "2"]]
-    {
+    for arguments in [
+        ["--lr", "fast"],
+        ["--epochs", "-3"],
+        ["--seed", "1.5"],
+        ["--optimizer", "lion"],
+        ["--schedule", "step=0:1"],
+        ["--views", "2"],
+    ] {
         bench.train("photos", &arguments).exited(2);
     }
     bench

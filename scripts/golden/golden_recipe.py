@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.optim import lr_scheduler
 
 sys.path.insert(0, str(Path(__file__).parent))
 from formula import image_batch  # noqa: E402
@@ -26,8 +27,34 @@ def clip(max_norm):
     return dict(case="clip", max_norm=max_norm, norm=norm.item(), values=values.tolist())
 
 
+def schedule(shape, steps, steps_per_epoch, warmup, scheduler, per_epoch=False):
+    """Learning rates of all steps at a peak of 0.4."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4, momentum=0.9)
+    scheduler, rates = scheduler(optimizer), []
+    for step in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if not per_epoch or (step + 1) % steps_per_epoch == 0:
+            scheduler.step()
+    return dict(case="schedule", shape=shape, peak=0.4, steps=steps, steps_per_epoch=steps_per_epoch, warmup=warmup, rates=rates)
+
+
+def one_cycle(steps, warmup):
+    return lambda optimizer: lr_scheduler.OneCycleLR(optimizer, max_lr=0.4, total_steps=steps, pct_start=warmup / steps)
+
+
+def schedules():
+    yield schedule("one-cycle", 40, 4, 12, one_cycle(40, 12))
+    yield schedule("one-cycle", 25, 5, 5, one_cycle(25, 5))
+    yield schedule("one-cycle", 9, 3, 0, one_cycle(9, 0))
+    yield schedule("linear", 10, 5, 0, lambda o: lr_scheduler.LinearLR(o, start_factor=1.0, end_factor=0.0, total_iters=10))
+    yield schedule("cosine", 10, 5, 0, lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=10))
+    yield schedule("step=2:0.3", 30, 3, 0, lambda o: lr_scheduler.StepLR(o, step_size=2, gamma=0.3), per_epoch=True)
+
+
 def cases():
     yield from (clip(max_norm) for max_norm in [0.5, 100.0])
+    yield from schedules()
 
 
 if __name__ == "__main__":

@@ -99,11 +99,16 @@ struct TrainingArguments {
     #[arg(long, value_enum, default_value_t = ClassWeightsName::None)]
     class_weights: ClassWeightsName,
 
-    /// How the learning rate goes on after the warm-up
-    #[arg(long, value_enum, default_value_t = ScheduleName::Cosine)]
-    schedule: ScheduleName,
+    /// How the learning rate goes: cosine, linear or constant after the warm-up; one-cycle; step=EVERY:GAMMA
+    ///
+    /// cosine, linear    down to 0
+    /// constant          stays at its highest
+    /// one-cycle         as PyTorch's OneCycleLR, which rises in the warm-up from 1/25 of the highest
+    /// step=EVERY:GAMMA  times GAMMA after every so many epochs (30:0.1)
+    #[arg(long, default_value_t, value_name = "SHAPE", verbatim_doc_comment)]
+    schedule: Shape,
 
-    /// Epochs in which the learning rate rises [default: 1, or 0 where there is one epoch only]
+    /// Epochs in which the learning rate rises [default: 1, or 0 where there is one epoch only; 0.3 of a one-cycle]
     #[arg(long, value_name = "N")]
     warmup_epochs: Option<usize>,
 
@@ -166,12 +171,6 @@ enum ClassWeightsName {
     Balanced,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum ScheduleName {
-    Cosine,
-    Constant,
-}
-
 impl TrainingArguments {
     fn settings(&self) -> anyhow::Result<Settings> {
         let settings = Settings {
@@ -204,12 +203,8 @@ impl TrainingArguments {
                 ClassWeightsName::None => ClassWeights::None,
                 ClassWeightsName::Balanced => ClassWeights::Balanced,
             },
-            // A short run is not all warm-up.
-            warmup_epochs: self.warmup_epochs.unwrap_or(usize::from(self.epochs > 1)),
-            schedule: match self.schedule {
-                ScheduleName::Cosine => Shape::Cosine,
-                ScheduleName::Constant => Shape::Constant,
-            },
+            warmup_epochs: self.warmup_epochs.unwrap_or(self.schedule.default_warmup(self.epochs)),
+            schedule: self.schedule,
             patience: self.patience,
             seed: self.seed,
             standardise: !self.no_standardise,

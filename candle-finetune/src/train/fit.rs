@@ -106,7 +106,7 @@ pub fn fit(
 /// Trains on every view of `all` for `epochs` epochs of the schedule that `settings` describe, without validation.
 ///
 /// Meant for all training images once [`fit`] has shown on a part of them that the settings are good; see
-/// [`Trained::refit_epochs`]. Beyond `settings.epochs` a cosine's learning rate is 0.
+/// [`Trained::refit_epochs`]. Beyond `settings.epochs` a learning rate that falls to 0 stays there.
 ///
 /// # Errors
 /// As [`fit`].
@@ -308,6 +308,7 @@ fn schedule(settings: &HeadSettings, steps_per_epoch: usize) -> Schedule {
         peak: settings.lr.unwrap_or(0.0),
         warmup: settings.warmup_epochs.saturating_mul(steps_per_epoch),
         steps: settings.epochs.saturating_mul(steps_per_epoch),
+        steps_per_epoch,
     }
 }
 

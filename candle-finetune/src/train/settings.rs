@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Result, TrainError};
 use super::loss::{CrossEntropy, balanced};
 use super::optimizer::{AdamW, Optimizer, Parameter, Sgd};
-use super::schedule::Shape;
+use super::schedule::{Shape, not_a_shape};
 
 /// SGD's derived learning rate times the features' mean squared length, which bounds the loss's curvature.
 const SGD_LR: f64 = 6.4;
@@ -94,7 +94,7 @@ pub struct HeadSettings {
     pub class_weights: ClassWeights,
     /// Epochs in which the learning rate rises to its highest, at most `epochs`.
     pub warmup_epochs: usize,
-    /// How the learning rate goes on.
+    /// How the learning rate goes.
     pub schedule: Shape,
     /// Stop after this many epochs without a better validation accuracy; never if left out.
     pub patience: Option<usize>,
@@ -142,6 +142,9 @@ impl HeadSettings {
         check("label-smoothing", self.label_smoothing, unit(self.label_smoothing), "from 0 up and below 1")?;
         let warmup = format!("at most `epochs`, {}", self.epochs);
         check("warmup-epochs", self.warmup_epochs, self.warmup_epochs <= self.epochs, &warmup)?;
+        if !self.schedule.is_valid() {
+            return Err(not_a_shape(self.schedule));
+        }
         check("patience", self.patience.unwrap_or(1), self.patience != Some(0), "at least 1")?;
         self.validate_optimizer()?;
         self.validate_class_weights()
@@ -248,6 +251,8 @@ mod tests {
             ("label-smoothing", "1", HeadSettings { label_smoothing: 1.0, ..good() }),
             ("label-smoothing", "NaN", HeadSettings { label_smoothing: f64::NAN, ..good() }),
             ("warmup-epochs", "31", HeadSettings { warmup_epochs: 31, epochs: 30, ..good() }),
+            ("schedule", "step=0:0.1", HeadSettings { schedule: Shape::Step { every: 0, gamma: 0.1 }, ..good() }),
+            ("schedule", "step=1:NaN", HeadSettings { schedule: Shape::Step { every: 1, gamma: f64::NAN }, ..good() }),
             ("patience", "0", HeadSettings { patience: Some(0), ..good() }),
             ("momentum", "1", HeadSettings { optimizer: sgd(1.0, false), ..good() }),
             ("nesterov", "true", HeadSettings { optimizer: sgd(0.0, true), ..good() }),
@@ -289,9 +294,11 @@ mod tests {
             patience: Some(5),
             optimizer: OptimizerSettings::ADAMW,
             class_weights: ClassWeights::Given(vec![1.0, 2.5]),
+            schedule: Shape::STEP,
             ..Default::default()
         };
-        for settings in [given, HeadSettings::default()] {
+        let one_cycle = HeadSettings { schedule: Shape::OneCycle, ..Default::default() };
+        for settings in [given, one_cycle, HeadSettings::default()] {
             let text = toml::to_string(&settings).unwrap();
             assert_eq!(toml::from_str::<HeadSettings>(&text).unwrap(), settings, "{text}");
         }
@@ -299,8 +306,10 @@ mod tests {
 
     #[test]
     fn missing_settings_take_their_default_and_unknown_ones_are_refused() {
-        let settings: HeadSettings = toml::from_str("epochs = 7\nclass-weights = \"balanced\"").unwrap();
-        let expected = HeadSettings { epochs: 7, class_weights: ClassWeights::Balanced, ..Default::default() };
+        let settings: HeadSettings =
+            toml::from_str("epochs = 7\nclass-weights = \"balanced\"\nschedule = \"one-cycle\"").unwrap();
+        let (class_weights, schedule) = (ClassWeights::Balanced, Shape::OneCycle);
+        let expected = HeadSettings { epochs: 7, class_weights, schedule, ..Default::default() };
         assert_eq!(settings, expected);
         assert!(toml::from_str::<HeadSettings>("epoch = 7").unwrap_err().to_string().contains("epoch"));
     }
