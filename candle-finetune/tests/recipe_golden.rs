@@ -1,7 +1,10 @@
 //! Parts of a training recipe as PyTorch 2.15 and timm 1.0.31 compute them (`scripts/golden/golden_recipe.py`).
 
+use std::collections::BTreeMap;
+
 use candle_core::{Device, Tensor};
 use candle_finetune::train::Gradients;
+use candle_finetune::train::ema::{Ema, EmaSettings};
 use candle_finetune::train::schedule::Schedule;
 use candle_resnet::certificate::formula;
 use serde::de::DeserializeOwned;
@@ -72,5 +75,28 @@ fn learning_rates_are_those_of_pytorch() {
         let schedule = Schedule { shape: golden.shape.parse().unwrap(), peak, warmup, steps, steps_per_epoch };
         let found: Vec<f64> = (0..steps).map(|step| schedule.at(step)).collect();
         assert_close(&found, &golden.rates, 1e-12);
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Averages {
+    decay: f64,
+    warmup: bool,
+    updates: usize,
+    tensors: BTreeMap<String, Vec<f64>>,
+}
+
+#[test]
+fn weights_and_running_statistics_are_averaged_as_in_timm() {
+    let at = |step: usize| {
+        let named = [("weight", vec![3, 4]), ("running_mean", vec![5])];
+        named.map(|(name, shape)| (name.into(), tensor(&format!("ema.{name}.{step}"), &shape))).into()
+    };
+    for golden in cases::<Averages>("ema") {
+        let mut ema = Ema::new(&at(0), EmaSettings { decay: golden.decay, warmup: golden.warmup }).unwrap();
+        (1..=golden.updates).for_each(|step| ema.update(&at(step)).unwrap());
+        let found = ema.tensors();
+        assert!(found.keys().eq(golden.tensors.keys()));
+        found.iter().for_each(|(name, average)| assert_close(&values(average), &golden.tensors[name], 1e-6));
     }
 }

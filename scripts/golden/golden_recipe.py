@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from timm.utils import ModelEmaV3
 from torch.optim import lr_scheduler
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -52,9 +53,36 @@ def schedules():
     yield schedule("step=2:0.3", 30, 3, 0, lambda o: lr_scheduler.StepLR(o, step_size=2, gamma=0.3), per_epoch=True)
 
 
+class Norm(torch.nn.Module):
+    """A parameter, a running mean and a counter, all set by the formula."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(3, 4))
+        self.register_buffer("running_mean", torch.zeros(5))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def set(self, step):
+        self.weight.data = formula(f"ema.weight.{step}", 3, 4)
+        self.running_mean = formula(f"ema.running_mean.{step}", 5)
+
+
+def ema(decay, warmup, updates=6):
+    """timm's average after `updates` updates, called as its train.py does: after each step, with the steps so far."""
+    model = Norm()
+    model.set(0)
+    average = ModelEmaV3(model, decay=decay, use_warmup=warmup)
+    for step in range(1, updates + 1):
+        model.set(step)
+        average.update(model, step=step)
+    tensors = {name: tensor.flatten().tolist() for name, tensor in average.module.state_dict().items() if tensor.is_floating_point()}
+    return dict(case="ema", decay=decay, warmup=warmup, updates=updates, tensors=tensors)
+
+
 def cases():
     yield from (clip(max_norm) for max_norm in [0.5, 100.0])
     yield from schedules()
+    yield from (ema(*case) for case in [(0.9998, False), (0.9, True), (0.3, False)])
 
 
 if __name__ == "__main__":

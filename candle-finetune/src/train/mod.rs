@@ -16,6 +16,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod elementwise;
+pub mod ema;
 mod error;
 mod features;
 mod fit;

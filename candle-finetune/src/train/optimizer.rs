@@ -3,7 +3,6 @@
 //! Knows neither the schedule nor the model: each step is told its learning rate. Every parameter carries its own scale
 //! of the learning rate and its own weight decay, so that groups are no more than different values.
 
-mod number;
 mod slots;
 
 use std::collections::BTreeMap;
@@ -11,8 +10,8 @@ use std::collections::BTreeMap;
 use candle_core::{Tensor, Var};
 use candle_nn::VarMap;
 
-use self::number::Number;
-use self::slots::{Rule, Slots};
+use self::slots::Slots;
+use super::elementwise::{Number, Rule};
 use super::error::Result;
 use super::gradients::Gradients;
 

@@ -1,8 +1,11 @@
 //! Steps by hand; the two forms of a step against each other; state taken out and put back.
 
 use candle_core::{DType, Device};
+use candle_resnet::certificate::formula;
+use rayon::ThreadPoolBuilder;
 
 use super::*;
+use crate::train::elementwise::Memory;
 
 /// A variable at 1.
 fn parameter(weight_decay: f64, lr_scale: f64) -> Parameter {
@@ -200,4 +203,62 @@ fn a_gradient_of_another_shape_names_its_parameter() {
     let mut optimizer = BUILD[0](matrix_and_vector(DType::F32));
     let error = optimizer.step(&Gradients::from_iter([("fc.weight".into(), wrong)]), 0.1).unwrap_err();
     assert_eq!(error.to_string(), "tensor `fc.weight` has shape [3, 2], expected [2, 3]");
+}
+
+/// More numbers than a thread takes at a time.
+const LONG: usize = 40_000;
+
+const SGD: SgdRule = SgdRule { momentum: 0.9, nesterov: true, weight_decay: 0.1, lr: 0.03 };
+const ADAMW: AdamWRule = AdamWRule { betas: [0.9, 0.99], eps: 1e-8, shares: [0.1, 0.01], weight_decay: 0.1, lr: 0.03 };
+
+fn tensor(name: &str, shape: [usize; 2]) -> Tensor {
+    Tensor::from_vec(formula::image_batch(name, &shape), &shape, &Device::Cpu).unwrap()
+}
+
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+}
+
+/// Value and memory after four steps.
+fn after_steps<const N: usize>(shape: [usize; 2], rule: impl Rule<N>, one_pass: bool) -> Vec<Vec<u32>> {
+    let var = Var::from_tensor(&tensor("value", shape)).unwrap();
+    let zeros = var.as_detached_tensor().zeros_like().unwrap();
+    let tensors = Memory::Tensors(std::array::from_fn(|_| zeros.clone()));
+    let mut memory = if one_pass { Memory::<N>::zeros(&var).unwrap() } else { tensors };
+    assert_eq!(one_pass, matches!(memory, Memory::Numbers(_)));
+    for step in 0..4 {
+        memory.step(&var, &tensor(&format!("gradient {step}"), shape), rule).unwrap();
+    }
+    let parts = (0..N).map(|part| bits(&memory.part(part, &var).unwrap()));
+    std::iter::once(bits(&var)).chain(parts).collect()
+}
+
+#[test]
+fn one_pass_gives_the_bits_of_tensor_operations() {
+    let (shape, sgd) = ([31, 33], SgdRule { nesterov: false, ..SGD });
+    assert_eq!(after_steps(shape, SGD, true), after_steps(shape, SGD, false));
+    assert_eq!(after_steps(shape, sgd, true), after_steps(shape, sgd, false));
+    assert_eq!(after_steps(shape, ADAMW, true), after_steps(shape, ADAMW, false));
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let with_threads = |threads| {
+        let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| after_steps([3, LONG], ADAMW, true))
+    };
+    assert_eq!(with_threads(1), with_threads(3));
+    assert_eq!(with_threads(1), after_steps([3, LONG], ADAMW, false));
+}
+
+#[test]
+fn a_gradient_may_lie_in_memory_in_any_order() {
+    let turned = tensor("gradient", [5, 7]).t().unwrap();
+    let after = |gradient: &Tensor| {
+        let var = Var::from_tensor(&tensor("value", [7, 5])).unwrap();
+        Memory::zeros(&var).unwrap().step(&var, gradient, SGD).unwrap();
+        bits(&var)
+    };
+    assert!(!turned.is_contiguous());
+    assert_eq!(after(&turned), after(&turned.contiguous().unwrap()));
 }

@@ -1,4 +1,4 @@
-//! The arithmetic that an optimiser's step needs, for a single number and for all numbers of a tensor at once.
+//! The arithmetic of a formula, for a single number and for all numbers of a tensor at once.
 //!
 //! A rule is written once over [`Number`] and serves both; in f32 both round alike.
 
@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use candle_core::{Error, Tensor};
 
 /// A number, or a tensor of them to which everything is done element by element.
-pub(super) trait Number: Sized {
+pub trait Number: Sized {
     /// How an operation may fail.
     type Error;
 
@@ -21,6 +21,11 @@ pub(super) trait Number: Sized {
     /// `self + scale · other`.
     fn plus_scaled(&self, other: &Self, scale: f64) -> Result<Self, Self::Error> {
         self.plus(&other.scaled(scale)?)
+    }
+
+    /// `self - other`.
+    fn minus(&self, other: &Self) -> Result<Self, Self::Error> {
+        self.plus_scaled(other, -1.0)
     }
 }
 
