@@ -15,24 +15,33 @@ pub fn generator(seed: u64, stream: u64) -> ChaCha8Rng {
 
 /// A generator for one view of one image of one run; different arguments give unrelated numbers.
 pub fn view_generator(seed: u64, view: u64, image: u64) -> ChaCha8Rng {
-    let purpose = u64::from_le_bytes(*b"augment.");
+    keyed_generator(b"augment.", [seed, view, image])
+}
+
+/// A generator for one `purpose` and what three numbers say about it; different arguments give unrelated numbers.
+pub fn keyed_generator(purpose: &[u8; 8], numbers: [u64; 3]) -> ChaCha8Rng {
+    let [first, second, third] = numbers;
     let mut key = [0; 32];
-    for (bytes, word) in key.chunks_exact_mut(8).zip([seed, view, image, purpose]) {
+    for (bytes, word) in key.chunks_exact_mut(8).zip([first, second, third, u64::from_le_bytes(*purpose)]) {
         bytes.copy_from_slice(&word.to_le_bytes());
     }
     ChaCha8Rng::from_seed(key)
 }
 
 /// `0..count` in an order that depends on `seed` and `stream` (an epoch, a class) alone.
+pub fn shuffled(count: u32, seed: u64, stream: u64) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..count).collect();
+    shuffle(&mut generator(seed, stream), &mut order);
+    order
+}
+
+/// Puts items in any order, each equally likely.
 ///
 /// Fisher-Yates, written out because rand does not promise that its own shuffle gives the same order in its next version.
-pub fn shuffled(count: u32, seed: u64, stream: u64) -> Vec<u32> {
-    let mut generator = generator(seed, stream);
-    let mut order: Vec<u32> = (0..count).collect();
-    for last in (1..order.len()).rev() {
-        order.swap(last, below(&mut generator, last as u64 + 1));
+pub fn shuffle<T>(generator: &mut ChaCha8Rng, items: &mut [T]) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, below(generator, last as u64 + 1));
     }
-    order
 }
 
 /// A number from `low` up to `high`.

@@ -27,6 +27,7 @@ pub mod head;
 pub mod loss;
 pub mod metrics;
 pub mod optimizer;
+pub mod sampler;
 pub mod schedule;
 mod settings;
 pub mod standardise;
