@@ -64,9 +64,57 @@ pub fn below(generator: &mut ChaCha8Rng, bound: u64) -> usize {
     ((u128::from(generator.next_u64()) * u128::from(bound)) >> 64) as usize
 }
 
+/// A number in [0, 1] from the distribution Beta(`alpha`, `alpha`), `alpha` above 0.
+pub fn symmetric_beta(generator: &mut ChaCha8Rng, alpha: f64) -> f64 {
+    if alpha <= 1.0 { beta_of_powers(generator, alpha) } else { beta_of_odds(generator, alpha) }
+}
+
+/// Jöhnk 1964: the share of one of two powers that together are at most 1; in logarithms, as small powers vanish.
+fn beta_of_powers(generator: &mut ChaCha8Rng, alpha: f64) -> f64 {
+    loop {
+        let [x, y] = [(); 2].map(|()| (1.0 - unit(generator)).ln() / alpha);
+        if x.exp() + y.exp() <= 1.0 {
+            return 1.0 / (1.0 + (y - x).exp());
+        }
+    }
+}
+
+/// Cheng 1978, algorithm BB for two equal parameters above 1: odds proposed from a logistic distribution.
+fn beta_of_odds(generator: &mut ChaCha8Rng, alpha: f64) -> f64 {
+    let slope = alpha + alpha.sqrt();
+    loop {
+        let [u, v] = [(); 2].map(|()| 1.0 - unit(generator));
+        let logit = (u / (1.0 - u)).ln() / alpha.sqrt();
+        let odds = alpha * logit.exp();
+        let bound = slope * logit - 4f64.ln() + 2.0 * alpha * (2.0 * alpha / (alpha + odds)).ln();
+        if bound >= (u * u * v).ln() {
+            return odds / (alpha + odds);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_beta_has_its_moments_at_any_strength() {
+        const DRAWS: usize = 100_000;
+        for alpha in [0.01, 0.2, 0.8, 1.0, 1.5, 4.0, 32.0] {
+            let mut generator = keyed_generator(b"moments.", [0, 0, 0]);
+            let draws: Vec<f64> = (0..DRAWS).map(|_| symmetric_beta(&mut generator, alpha)).collect();
+            assert!(draws.iter().all(|draw| (0.0..=1.0).contains(draw)));
+            let moment = |power| draws.iter().map(|draw| (draw - 0.5).powi(power)).sum::<f64>() / DRAWS as f64;
+            let variance = 0.25 / (2.0 * alpha + 1.0);
+            let fourth = 3.0 * variance * variance * (2.0 * alpha + 1.0) / (2.0 * alpha + 3.0);
+            // Five standard errors of the mean and of the variance; the fourth moment's own is below 1.2 times its value over √n.
+            let root = (DRAWS as f64).sqrt();
+            assert!(moment(1).abs() < 5.0 * variance.sqrt() / root, "{alpha}: mean {}", moment(1));
+            let error = (fourth - variance * variance).max(0.0).sqrt() / root;
+            assert!((moment(2) - variance).abs() < 5.0 * error + 1e-9, "{alpha}: variance {}", moment(2));
+            assert!((moment(4) / fourth - 1.0).abs() < 0.05, "{alpha}: fourth moment {}", moment(4));
+        }
+    }
 
     #[test]
     fn every_sample_comes_once() {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use candle_finetune::train::Gradients;
 use candle_finetune::train::ema::{Ema, EmaSettings};
+use candle_finetune::train::loss::CrossEntropy;
+use candle_finetune::train::mixup::Mix;
 use candle_finetune::train::schedule::Schedule;
 use candle_resnet::certificate::formula;
 use serde::de::DeserializeOwned;
@@ -98,5 +100,48 @@ fn weights_and_running_statistics_are_averaged_as_in_timm() {
         let found = ema.tensors();
         assert!(found.keys().eq(golden.tensors.keys()));
         found.iter().for_each(|(name, average)| assert_close(&values(average), &golden.tensors[name], 1e-6));
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Mixed {
+    cut: bool,
+    drawn: f64,
+    centre: (usize, usize),
+    labels: Vec<u32>,
+    smoothing: f64,
+    loss: f64,
+    images: Vec<f64>,
+}
+
+#[test]
+fn batches_are_mixed_as_in_timm() {
+    for golden in cases::<Mixed>("mix") {
+        let mix = if golden.cut { Mix::paste(golden.drawn, golden.centre, (6, 5)) } else { Mix::blend(golden.drawn) };
+        let images = mix.images(&tensor("mix.images", &[4, 2, 6, 5])).unwrap();
+        assert_close(&values(&images), &golden.images, 1e-6);
+        let targets = mix.targets(&golden.labels, 3, &Device::Cpu).unwrap();
+        let loss = CrossEntropy::new(3).with_smoothing(golden.smoothing);
+        let loss = loss.soft_loss(&tensor("mix.logits", &[4, 3]), &targets).unwrap();
+        assert_close(&values(&loss), &[golden.loss], 1e-6);
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct SoftLoss {
+    smoothing: f64,
+    weights: Option<Vec<f64>>,
+    targets: Vec<Vec<f32>>,
+    loss: f64,
+}
+
+#[test]
+fn losses_of_probabilities_are_those_of_pytorch() {
+    for golden in cases::<SoftLoss>("soft_loss") {
+        let plain = CrossEntropy::new(3).with_smoothing(golden.smoothing);
+        let loss = golden.weights.into_iter().fold(plain, CrossEntropy::with_weights);
+        let targets = Tensor::new(golden.targets, &Device::Cpu).unwrap();
+        let found = loss.soft_loss(&tensor("soft.logits", &[4, 3]), &targets).unwrap();
+        assert_close(&values(&found), &[golden.loss], 1e-6);
     }
 }

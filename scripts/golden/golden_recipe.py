@@ -5,8 +5,12 @@
 import json
 import sys
 from pathlib import Path
+from unittest import mock
 
 import torch
+import torch.nn.functional as F
+from timm.data.mixup import Mixup
+from timm.loss import SoftTargetCrossEntropy
 from timm.utils import ModelEmaV3
 from torch.optim import lr_scheduler
 
@@ -79,10 +83,31 @@ def ema(decay, warmup, updates=6):
     return dict(case="ema", decay=decay, warmup=warmup, updates=updates, tensors=tensors)
 
 
+def mix(cut, drawn, centre=(0, 0)):
+    """timm's batch and loss where NumPy draws this share and this centre."""
+    mixup = Mixup(mixup_alpha=0.0 if cut else 1.0, cutmix_alpha=1.0 if cut else 0.0, label_smoothing=0.1, num_classes=3)
+    images, labels, logits = formula("mix.images", 4, 2, 6, 5), [0, 2, 1, 2], formula("mix.logits", 4, 3)
+    with mock.patch("numpy.random.beta", return_value=drawn), mock.patch("numpy.random.randint", side_effect=centre):
+        images, targets = mixup(images, torch.tensor(labels))
+    loss = SoftTargetCrossEntropy()(logits, targets).item()
+    return dict(case="mix", cut=cut, drawn=drawn, centre=centre, labels=labels, smoothing=0.1, loss=loss, images=images.flatten().tolist())
+
+
+def soft_loss(smoothing, weights):
+    """`cross_entropy` of probabilities."""
+    logits, targets = formula("soft.logits", 4, 3), formula("soft.targets", 4, 3).softmax(1)
+    weight = None if weights is None else torch.tensor(weights)
+    loss = F.cross_entropy(logits, targets, weight=weight, label_smoothing=smoothing).item()
+    return dict(case="soft_loss", smoothing=smoothing, weights=weights, targets=targets.tolist(), loss=loss)
+
+
 def cases():
     yield from (clip(max_norm) for max_norm in [0.5, 100.0])
     yield from schedules()
     yield from (ema(*case) for case in [(0.9998, False), (0.9, True), (0.3, False)])
+    yield mix(False, 0.3)
+    yield from (mix(True, *case) for case in [(0.6, (1, 4)), (0.2, (3, 2)), (0.98, (3, 2))])
+    yield from (soft_loss(*case) for case in [(0.0, None), (0.1, None), (0.2, [1.0, 2.0, 0.5])])
 
 
 if __name__ == "__main__":

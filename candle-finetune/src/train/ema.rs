@@ -8,7 +8,8 @@ use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::elementwise::{Memory, Number, Rule};
-use super::error::{Result, TrainError};
+use super::error::Result;
+use super::settings::check;
 use super::state::{check_known, named};
 
 /// The name under which the number of updates is kept.
@@ -34,13 +35,9 @@ impl EmaSettings {
     /// Whether every setting is in its range.
     ///
     /// # Errors
-    /// [`TrainError::Setting`] if one is not.
+    /// [`TrainError::Setting`](super::TrainError::Setting) if one is not.
     pub fn validate(&self) -> Result<()> {
-        if (0.0..1.0).contains(&self.decay) {
-            return Ok(());
-        }
-        let (found, allowed) = (self.decay.to_string(), "from 0 up and below 1".into());
-        Err(TrainError::Setting { name: "ema-decay", found, allowed })
+        check("ema-decay", self.decay, (0.0..1.0).contains(&self.decay), "from 0 up and below 1")
     }
 
     /// What is kept in the update after `updates` others; nothing in the first.
@@ -65,7 +62,7 @@ impl Ema {
     /// Averages of what these tensors will be, which are copied.
     ///
     /// # Errors
-    /// [`TrainError::Setting`], and those of the copies.
+    /// [`TrainError::Setting`](super::TrainError::Setting), and those of the copies.
     pub fn new(tensors: &BTreeMap<String, Tensor>, settings: EmaSettings) -> Result<Ema> {
         settings.validate()?;
         let copy = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), Var::from_tensor(&tensor.detach())?));

@@ -1,7 +1,8 @@
 //! Cross-entropy with label smoothing and class weights, as `torch.nn.functional.cross_entropy` defines it.
 //!
 //! Both only change the target: with smoothing ε, C classes and weights w, the target of an image with label y is
-//! `(1 - ε) · w_y` at y plus `ε / C · w_c` at every class c, and the mean divides by Σ w_y over the batch.
+//! `(1 - ε) · w_y` at y plus `ε / C · w_c` at every class c, and the mean divides by Σ w_y over the batch. Targets that are
+//! probabilities p themselves become `(1 - ε) · w_c · p_c + ε / C · w_c`, and the mean divides by N.
 
 use candle_core::{D, Tensor};
 
@@ -35,14 +36,35 @@ impl CrossEntropy {
     /// # Errors
     /// [`TrainError::Shape`] if `logits` do not have N rows and C columns, [`TrainError::Label`] for a label not below C.
     pub fn loss(&self, logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
-        let shape = (labels.len(), self.weights.len());
-        if logits.dims() != [shape.0, shape.1] {
-            let expected = format!("{} labels × {} classes", shape.0, shape.1);
-            return Err(TrainError::Shape { what: "logits", found: logits.dims().to_vec(), expected });
-        }
-        let targets = Tensor::from_vec(self.targets(labels)?, shape, logits.device())?.to_dtype(logits.dtype())?;
+        self.check_logits(logits, labels.len(), "labels")?;
+        let targets = Tensor::from_vec(self.targets(labels)?, logits.dims(), logits.device())?;
         let total: f64 = labels.iter().filter_map(|&label| self.weights.get(label as usize)).sum();
-        Ok(((log_softmax(logits)? * targets)?.sum_all()? * (-1.0 / total))?)
+        Ok(against(logits, &targets, total)?)
+    }
+
+    /// As [`loss`](CrossEntropy::loss), with a probability of each class as the target of each image, (N, C).
+    ///
+    /// # Errors
+    /// [`TrainError::Shape`] if `logits` or `targets` do not have N rows and C columns.
+    pub fn soft_loss(&self, logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+        let (images, classes) = targets.dims2()?;
+        self.check_logits(logits, images, "targets")?;
+        if classes != self.weights.len() {
+            let expected = format!("{} classes", self.weights.len());
+            return Err(TrainError::Shape { what: "targets", found: targets.dims().to_vec(), expected });
+        }
+        let weights = Tensor::new(self.weights.as_slice(), targets.device())?.to_dtype(targets.dtype())?;
+        let smoothed = targets.affine(1.0 - self.smoothing, self.smoothing / classes as f64)?;
+        Ok(against(logits, &smoothed.broadcast_mul(&weights)?, images as f64)?)
+    }
+
+    fn check_logits(&self, logits: &Tensor, images: usize, what: &str) -> Result<()> {
+        let classes = self.weights.len();
+        if logits.dims() == [images, classes] {
+            return Ok(());
+        }
+        let expected = format!("{images} {what} × {classes} classes");
+        Err(TrainError::Shape { what: "logits", found: logits.dims().to_vec(), expected })
     }
 
     /// Row-major (N, C) targets.
@@ -66,6 +88,11 @@ impl CrossEntropy {
 pub fn balanced(counts: &[usize]) -> Vec<f64> {
     let images: usize = counts.iter().sum();
     counts.iter().map(|&count| images as f64 / (counts.len() * count.max(1)) as f64).collect()
+}
+
+/// -Σ targets · ln softmax over batch and classes, divided by `total`.
+fn against(logits: &Tensor, targets: &Tensor, total: f64) -> candle_core::Result<Tensor> {
+    (log_softmax(logits)? * targets.to_dtype(logits.dtype())?)?.sum_all()? * (-1.0 / total)
 }
 
 /// ln softmax over the last dimension; the shift by the maximum is a constant for the gradient.
@@ -120,6 +147,24 @@ mod tests {
         let uniform = [ln2 + 5.0 * 2.0 * ln2 + 3.0 * 2.0 * ln2, 3.0 * ln2 + 5.0 * 3.0 * ln2 + 3.0 * third];
         let expected = 0.7 * (ln2 + 3.0 * third) / 4.0 + 0.3 * (uniform[0] + uniform[1]) / 3.0 / 4.0;
         close(loss(&CrossEntropy::new(3).with_weights(vec![1.0, 5.0, 3.0]).with_smoothing(0.3), &[0, 2]), expected);
+    }
+
+    #[test]
+    fn certain_targets_are_labels() {
+        let certain = Tensor::new(&[[1f32, 0., 0.], [0., 0., 1.]], &Device::Cpu).unwrap();
+        let plain = CrossEntropy::new(3);
+        for cross_entropy in [plain.clone(), plain.with_smoothing(0.3)] {
+            let soft = cross_entropy.soft_loss(&logits(), &certain).unwrap().to_scalar().unwrap();
+            close(soft, loss(&cross_entropy, &[0, 2]));
+        }
+    }
+
+    #[test]
+    fn targets_that_do_not_fit_are_named() {
+        let targets = |shape| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let error = |shape| CrossEntropy::new(3).soft_loss(&logits(), &targets(shape)).unwrap_err();
+        assert!(matches!(error((1, 3)), TrainError::Shape { what: "logits", .. }));
+        assert!(matches!(error((2, 4)), TrainError::Shape { what: "targets", .. }));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod groups;
 pub mod head;
 pub mod loss;
 pub mod metrics;
+pub mod mixup;
 pub mod optimizer;
 pub mod sampler;
 pub mod schedule;

@@ -218,7 +218,8 @@ fn unit(x: f64) -> bool {
     (0.0..1.0).contains(&x)
 }
 
-fn check(name: &'static str, found: impl ToString, fine: bool, allowed: &str) -> Result<()> {
+/// Refuses a setting that is not `fine`.
+pub(super) fn check(name: &'static str, found: impl ToString, fine: bool, allowed: &str) -> Result<()> {
     if fine { Ok(()) } else { Err(TrainError::Setting { name, found: found.to_string(), allowed: allowed.into() }) }
 }
 
