@@ -1,18 +1,22 @@
 //! Head-only trajectories of PyTorch 2.15 (`scripts/golden/golden_train.py`, case `head`): every loss and the final head.
 
+mod described;
+
 use candle_core::{Device, Tensor};
 use candle_finetune::train::loss::CrossEntropy;
 use candle_finetune::train::optimizer::parameters;
-use candle_finetune::train::{Gradients, Head, OptimizerSettings};
+use candle_finetune::train::{Gradients, Head};
 use candle_resnet::certificate::formula;
 use serde::Deserialize;
+
+use self::described::Described;
 
 /// Relative; PyTorch and candle sum f32 in different orders.
 const TOLERANCE: f64 = 1e-4;
 
 #[derive(Deserialize)]
 struct Golden {
-    optimizer: String,
+    optimizer: Described,
     label_smoothing: f64,
     class_weights: Option<Vec<f64>>,
     batch: usize,
@@ -25,23 +29,6 @@ struct Golden {
 }
 
 impl Golden {
-    /// The value of `name=value` in the optimiser's description.
-    fn option(&self, name: &str) -> Option<f64> {
-        let find = |word: &str| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok();
-        self.optimizer.split(' ').find_map(find)
-    }
-
-    fn optimizer(&self) -> OptimizerSettings {
-        match self.optimizer.split(' ').next() {
-            Some("adamw") => OptimizerSettings::ADAMW,
-            Some("sgd") => OptimizerSettings::Sgd {
-                momentum: self.option("momentum").unwrap_or(0.0),
-                nesterov: self.optimizer.contains("nesterov"),
-            },
-            other => panic!("unknown optimiser {other:?}"),
-        }
-    }
-
     fn loss(&self) -> CrossEntropy {
         let plain = CrossEntropy::new(self.classes).with_smoothing(self.label_smoothing);
         self.class_weights.iter().fold(plain, |loss, weights| loss.with_weights(weights.clone()))
@@ -68,9 +55,9 @@ impl Golden {
 
     /// Trains as PyTorch did; gives the losses and leaves `head` trained.
     fn train(&self, head: &Head) -> Vec<f64> {
-        let parameters = parameters(head.var_map(), self.option("weight_decay").unwrap_or(0.0));
-        let mut optimizer = self.optimizer().build(parameters).unwrap();
-        let (loss, lr) = (self.loss(), self.option("lr").unwrap());
+        let parameters = parameters(head.var_map(), self.optimizer.weight_decay());
+        let mut optimizer = self.optimizer.settings().build(parameters).unwrap();
+        let (loss, lr) = (self.loss(), self.optimizer.lr());
         let mut step = |(features, labels): (Tensor, Vec<u32>)| {
             let loss = loss.loss(&head.forward(&features).unwrap(), &labels).unwrap();
             let gradients = Gradients::of(&loss.backward().unwrap(), head.var_map());
@@ -104,13 +91,13 @@ fn head_trajectories_are_those_of_pytorch() {
     let rows = rows();
     assert_eq!(rows.len(), 6);
     for golden in rows {
-        let head = golden.initial_head();
-        assert_close(&golden.optimizer, &golden.train(&head), &golden.losses);
+        let (head, optimizer) = (golden.initial_head(), golden.optimizer.to_string());
+        assert_close(&optimizer, &golden.train(&head), &golden.losses);
         let weight = values(head.weight());
-        assert_close(&golden.optimizer, &weight[..golden.weight_head.len()], &golden.weight_head);
-        assert_close(&golden.optimizer, &values(head.bias()), &golden.bias);
+        assert_close(&optimizer, &weight[..golden.weight_head.len()], &golden.weight_head);
+        assert_close(&optimizer, &values(head.bias()), &golden.bias);
         let length = weight.iter().map(|w| w * w).sum::<f64>().sqrt();
-        assert_close(&golden.optimizer, &[length], &[golden.weight_l2]);
+        assert_close(&optimizer, &[length], &[golden.weight_l2]);
     }
 }
 

@@ -1,13 +1,15 @@
 //! Unfreezing as PyTorch 2.15 and torchvision 0.29 do it, in f32 (`scripts/golden/golden_train.py`, case `unfreeze`) and in f64
 //! (`scripts/golden/golden_unfreezing.py`): every loss, final norms of parameters and of running statistics.
 
+mod described;
+
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
+use candle_finetune::train::Head;
 use candle_finetune::train::groups::Groups;
 use candle_finetune::train::loss::CrossEntropy;
 use candle_finetune::train::tail::{Tail, TailTrainer};
-use candle_finetune::train::{Head, OptimizerSettings};
 use candle_nn::{VarBuilder, VarMap};
 use candle_resnet::Trunk;
 use candle_resnet::architecture::Architecture;
@@ -18,6 +20,8 @@ use candle_resnet::part::Part;
 use candle_resnet::training::{NormPolicy, TrainingMode};
 use candle_resnet::weights;
 use serde::Deserialize;
+
+use self::described::Described;
 
 /// How far numbers may be from PyTorch's, relative.
 struct Tolerance {
@@ -39,7 +43,7 @@ struct Golden {
     arch: String,
     from_stage: String,
     batchnorm: String,
-    optimizer: String,
+    optimizer: Described,
     image_size: usize,
     batch: usize,
     losses: Vec<f64>,
@@ -57,20 +61,6 @@ impl Golden {
 
     fn first(&self) -> Part {
         Part::all(self.architecture()).find(|part| part.to_string() == self.from_stage).unwrap()
-    }
-
-    /// The value of `name=value` in the optimiser's description.
-    fn option(&self, name: &str) -> Option<f64> {
-        let find = |word: &str| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok();
-        self.optimizer.split(' ').find_map(find)
-    }
-
-    fn optimizer(&self) -> OptimizerSettings {
-        match self.optimizer.split(' ').next() {
-            Some("adamw") => OptimizerSettings::ADAMW,
-            Some("sgd") => OptimizerSettings::Sgd { momentum: self.option("momentum").unwrap(), nesterov: false },
-            other => panic!("unknown optimiser {other:?}"),
-        }
     }
 
     fn policy(&self) -> NormPolicy {
@@ -97,8 +87,8 @@ impl Golden {
         let head = Head::from_tensors(&weight, &bias).unwrap();
         let tail = Tail::new(self.architecture(), weights, &head, self.first(), &Device::Cpu).unwrap();
         let mode = TrainingMode::new(self.policy());
-        let groups = Groups::one(self.option("weight_decay").unwrap());
-        TailTrainer::new(tail, mode, CrossEntropy::new(CLASSES), &self.optimizer(), &groups).unwrap()
+        let groups = Groups::one(self.optimizer.weight_decay());
+        TailTrainer::new(tail, mode, CrossEntropy::new(CLASSES), &self.optimizer.settings(), &groups).unwrap()
     }
 
     /// Images and labels of each step.
@@ -121,7 +111,7 @@ impl Golden {
     /// Trains on inputs of the first part and compares every loss and the final norms.
     fn check(&self, mut trainer: TailTrainer, inputs: impl Iterator<Item = (Tensor, Vec<u32>)>, tolerance: &Tolerance) {
         for ((input, labels), &expected) in inputs.zip(&self.losses) {
-            let loss = trainer.step(&input, &labels, self.option("lr").unwrap()).unwrap();
+            let loss = trainer.step(&input, &labels, self.optimizer.lr()).unwrap();
             assert_close(&format!("{}, loss", self.name()), loss, expected, tolerance.loss);
         }
         let trained = trainer.tail().tensors();
