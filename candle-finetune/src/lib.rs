@@ -45,6 +45,7 @@ pub mod evaluate;
 pub mod extract;
 pub mod finetuning;
 pub mod images;
+pub mod map_store;
 mod random;
 mod reading;
 pub mod train;

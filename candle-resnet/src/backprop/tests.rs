@@ -103,22 +103,34 @@ impl Case {
         all
     }
 
+    /// On other inputs.
+    fn with_inputs(self, seed: u64) -> Case {
+        let x = Tensor::from_vec(values(self.x.elem_count(), seed), self.x.shape(), &Device::Cpu).unwrap();
+        Case { x: x.to_dtype(DType::F32).unwrap().to_dtype(DType::F64).unwrap(), ..self }
+    }
+
     /// Compares with candle in f64, each tensor relative to its largest value.
     ///
-    /// In f32 a rounding error now and then turns a ReLU on or off whose input is almost 0: most tensors then agree all the same, the
-    /// others almost.
-    fn check(&self) {
-        let expected = self.expected();
-        for instruction_set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
-            let case = (self.architecture.name, instruction_set.name());
-            let computed = self.computed(instruction_set);
-            assert!(computed.keys().eq(expected.keys()));
-            let errors = expected.iter().map(|(name, expected)| (error(&computed[name], expected), name));
-            let mut errors: Vec<(f64, &String)> = errors.collect();
-            errors.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let (median, worst) = (errors[errors.len() / 2], errors[errors.len() - 1]);
-            assert!(median.0 < 1e-5 && worst.0 < 0.02, "{case:?}: median {:.1e}, {worst:?}", median.0);
+    /// In f32 a rounding error now and then turns a ReLU on or off whose input is almost 0, which changes the gradients before it. A
+    /// tensor therefore passes if it is right for one of some inputs: what is computed wrongly is right for none.
+    fn check(mut self) {
+        let sets = InstructionSet::ALL.into_iter().filter(|set| set.is_available());
+        let mut wrong: Vec<(InstructionSet, Vec<String>)> =
+            sets.map(|set| (set, self.computed(set).into_keys().collect())).collect();
+        for seed in 20..26 {
+            let expected = self.expected();
+            for (set, names) in &mut wrong {
+                let computed = self.computed(*set);
+                assert!(computed.keys().eq(expected.keys()));
+                names.retain(|name| error(&computed[name], &expected[name]) > 3e-5);
+            }
+            wrong.retain(|(_, names)| !names.is_empty());
+            if wrong.is_empty() {
+                return;
+            }
+            self = self.with_inputs(seed);
         }
+        panic!("{}: {wrong:?}", self.architecture.name);
     }
 }
 

@@ -1,0 +1,125 @@
+//! Maps at a boundary, kept on disk from epoch to epoch and from run to run.
+//!
+//! A file for each combination of what maps depend on; its name is the digest of all that. Files are written beside their place and
+//! renamed, so that one that can be found is whole. Together they stay below a limit: the ones that were not used for the longest
+//! time go first.
+
+mod error;
+mod file;
+mod key;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+pub use error::MapStoreError;
+pub use file::{MapShape, MapWriter, StoredMaps};
+pub use key::MapKey;
+
+use error::io_error;
+
+/// Ends the names of its files.
+const SUFFIX: &str = ".maps.safetensors";
+
+/// A folder of maps.
+#[derive(Debug, Clone)]
+pub struct MapStore {
+    folder: PathBuf,
+    limit: u64,
+}
+
+impl MapStore {
+    /// What a store holds at most where nobody says so, in bytes.
+    pub const LIMIT: u64 = 20 << 30;
+
+    /// The store in `folder`, which is made when it is needed, of at most `limit` bytes.
+    pub fn new(folder: impl Into<PathBuf>, limit: u64) -> MapStore {
+        MapStore { folder: folder.into(), limit }
+    }
+
+    /// The folder of the current user: `$XDG_CACHE_HOME/finetune/maps`, or `~/.cache/finetune/maps`; `None` where neither is known.
+    pub fn default_folder() -> Option<PathBuf> {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let caches = set("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
+        caches.map(|caches| caches.join("finetune").join("maps"))
+    }
+
+    /// The maps that `key` stands for, if they are there. A file that cannot be read is taken away with a warning: maps can be
+    /// computed again.
+    pub fn find(&self, key: &MapKey) -> Option<StoredMaps> {
+        let path = self.path(key);
+        match StoredMaps::open(&path) {
+            Ok(maps) => {
+                // For the order in which files go; a store that cannot be written to serves all the same.
+                let _ =
+                    fs::File::options().append(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+                Some(maps)
+            }
+            Err(MapStoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!("{error}; computing them again");
+                let _ = fs::remove_file(&path);
+                None
+            }
+        }
+    }
+
+    /// Makes room for maps and begins to write them.
+    ///
+    /// # Errors
+    /// [`MapStoreError::Limit`] and [`MapStoreError::Space`] where they would not fit, before anything is removed or written;
+    /// [`MapStoreError::Io`].
+    pub fn create(&self, key: &MapKey, shape: MapShape) -> Result<MapWriter, MapStoreError> {
+        let bytes = shape.bytes();
+        if bytes > self.limit {
+            return Err(MapStoreError::Limit { bytes, limit: self.limit });
+        }
+        fs::create_dir_all(&self.folder).map_err(io_error(&self.folder))?;
+        let files = self.files()?;
+        let free = fs4::available_space(&self.folder).map_err(io_error(&self.folder))?;
+        let held: u64 = files.iter().map(|file| file.bytes).sum();
+        if bytes > free + held {
+            return Err(MapStoreError::Space { folder: self.folder.clone(), bytes, free: free + held });
+        }
+        let mut excess = (held + bytes).saturating_sub(self.limit).max(bytes.saturating_sub(free));
+        for file in files {
+            if excess == 0 {
+                break;
+            }
+            fs::remove_file(&file.path).map_err(io_error(&file.path))?;
+            excess = excess.saturating_sub(file.bytes);
+        }
+        MapWriter::create(self.path(key), shape)
+    }
+
+    fn path(&self, key: &MapKey) -> PathBuf {
+        self.folder.join(format!("{key}{SUFFIX}"))
+    }
+
+    /// Its files, the one that was not used for the longest time first.
+    fn files(&self) -> Result<Vec<StoreFile>, MapStoreError> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(io_error(&self.folder))? {
+            let path = entry.map_err(io_error(&self.folder))?.path();
+            if is_ours(&path) {
+                let metadata = path.metadata().map_err(io_error(&path))?;
+                let used = metadata.modified().map_err(io_error(&path))?;
+                files.push(StoreFile { used, bytes: metadata.len(), path });
+            }
+        }
+        files.sort_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
+        Ok(files)
+    }
+}
+
+struct StoreFile {
+    used: SystemTime,
+    bytes: u64,
+    path: PathBuf,
+}
+
+fn is_ours(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(SUFFIX))
+}
