@@ -2,7 +2,10 @@
 //!
 //! [`Sample`]s of a scanned folder are one; implement [`LabelledImages`] for data of your own.
 
+use std::fs;
+
 use candle_resnet::preprocess::{self, Photo};
+use sha2::{Digest, Sha256};
 
 use crate::dataset::{Dataset, Sample, SplitName};
 
@@ -68,6 +71,19 @@ pub trait LabelledImages: Sync {
 
     /// What messages and records call an image: its path.
     fn name(&self, index: usize) -> String;
+
+    /// A digest of what is read: what was computed of an image is kept under it. That of the pixels where nothing better is known.
+    fn digest(&self, index: usize) -> [u8; 32] {
+        match self.photo(index) {
+            Ok(photo) => digest_of_pixels(&photo),
+            Err(error) => Sha256::digest(error.to_string()).into(),
+        }
+    }
+}
+
+fn digest_of_pixels(photo: &Photo) -> [u8; 32] {
+    let size = [photo.width(), photo.height()].map(|side| (side as u64).to_le_bytes()).concat();
+    Sha256::new().chain_update(size).chain_update(photo.pixels()).finalize().into()
 }
 
 /// Files of a scanned folder.
@@ -87,6 +103,10 @@ impl LabelledImages for Vec<Sample> {
     fn name(&self, index: usize) -> String {
         self.as_slice().name(index)
     }
+
+    fn digest(&self, index: usize) -> [u8; 32] {
+        self.as_slice().digest(index)
+    }
 }
 
 /// Files of a scanned folder.
@@ -105,6 +125,13 @@ impl LabelledImages for &[Sample] {
 
     fn name(&self, index: usize) -> String {
         self[index].path.display().to_string()
+    }
+
+    fn digest(&self, index: usize) -> [u8; 32] {
+        match fs::read(&self[index].path) {
+            Ok(bytes) => Sha256::digest(bytes).into(),
+            Err(error) => Sha256::digest(error.to_string()).into(),
+        }
     }
 }
 

@@ -26,12 +26,12 @@ impl Tolerance for bf16 {
 }
 
 /// One thread and three, on every instruction set.
-fn crews() -> impl Iterator<Item = (&'static Kernels, usize)> {
+pub(super) fn crews() -> impl Iterator<Item = (&'static Kernels, usize)> {
     Kernels::available().into_iter().flat_map(|kernels| [1, 3].map(|width| (kernels, width)))
 }
 
 /// Values in -1..1 that look random and are stored exactly.
-fn values<S: Stored>(count: usize, seed: u64) -> Vec<f32> {
+pub(super) fn values<S: Stored>(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = |_| {
         state ^= state << 13;
@@ -43,7 +43,7 @@ fn values<S: Stored>(count: usize, seed: u64) -> Vec<f32> {
 }
 
 /// (images, channels, height, width) → a map.
-fn map_of<S: Stored>(images: &[f32], channels: usize, extent: Extent) -> Guarded<S> {
+pub(super) fn map_of<S: Stored>(images: &[f32], channels: usize, extent: Extent) -> Guarded<S> {
     let of_map = extent.values(blocks_of(channels));
     let unfolding = Unfolding { channels, factor: 1, extent };
     let mut map = Guarded::zeros(images.len() / (channels * extent.pixels()) * of_map);
@@ -53,7 +53,7 @@ fn map_of<S: Stored>(images: &[f32], channels: usize, extent: Extent) -> Guarded
 }
 
 /// A map → (images, channels, height, width).
-fn images_of<S: Stored>(map: &[S], channels: usize, extent: Extent) -> Vec<f32> {
+pub(super) fn images_of<S: Stored>(map: &[S], channels: usize, extent: Extent) -> Vec<f32> {
     let of_map = extent.values(blocks_of(channels));
     let mut images = vec![0.0; map.len() / of_map * channels * extent.pixels()];
     let each = images.chunks_exact_mut(channels * extent.pixels());
@@ -73,15 +73,15 @@ enum By {
 
 /// A convolution with values for all that it takes.
 #[derive(Debug, Clone)]
-struct Case {
-    shape: ConvolutionShape,
-    images: usize,
-    residual: bool,
-    relu: bool,
+pub(super) struct Case {
+    pub(super) shape: ConvolutionShape,
+    pub(super) images: usize,
+    pub(super) residual: bool,
+    pub(super) relu: bool,
 }
 
 impl Case {
-    fn new(channels: (usize, usize), kernel: usize, input: (usize, usize)) -> Case {
+    pub(super) fn new(channels: (usize, usize), kernel: usize, input: (usize, usize)) -> Case {
         let input = Extent { height: input.0, width: input.1 };
         let shape = ConvolutionShape {
             in_channels: channels.0,
@@ -98,7 +98,7 @@ impl Case {
     }
 
     /// Stride, dilation and groups, with the padding that ResNets have.
-    fn with(self, stride: usize, dilation: usize, groups: usize) -> Case {
+    pub(super) fn with(self, stride: usize, dilation: usize, groups: usize) -> Case {
         let shape = ConvolutionShape { stride, dilation, groups, ..self.shape };
         let padding = dilation * (shape.kernel / 2);
         let side = |size: usize| (size + 2 * padding).saturating_sub(dilation * (shape.kernel - 1) + 1) / stride + 1;
@@ -106,11 +106,11 @@ impl Case {
         Case { shape: ConvolutionShape { padding, output, ..shape }, ..self }
     }
 
-    fn inputs<S: Stored>(&self) -> Vec<f32> {
+    pub(super) fn inputs<S: Stored>(&self) -> Vec<f32> {
         values::<S>(self.images * self.shape.in_channels * self.shape.input.pixels(), 1)
     }
 
-    fn weights<S: Stored>(&self) -> Vec<f32> {
+    pub(super) fn weights<S: Stored>(&self) -> Vec<f32> {
         let ConvolutionShape { in_channels, out_channels, kernel, groups, .. } = self.shape;
         values::<S>(out_channels * in_channels / groups * kernel * kernel, 2)
     }
@@ -242,11 +242,11 @@ impl Case {
     }
 }
 
-fn pixels(extent: Extent) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn pixels(extent: Extent) -> impl Iterator<Item = (usize, usize)> {
     (0..extent.pixels()).map(move |pixel| (pixel / extent.width, pixel % extent.width))
 }
 
-fn assert_near(computed: &[f32], expected: &[f64], tolerance: f64, what: &str) {
+pub(super) fn assert_near(computed: &[f32], expected: &[f64], tolerance: f64, what: &str) {
     assert_eq!(computed.len(), expected.len(), "{what}");
     for (index, (&computed, &expected)) in computed.iter().zip(expected).enumerate() {
         let difference = (f64::from(computed) - expected).abs();

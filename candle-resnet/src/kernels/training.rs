@@ -3,6 +3,9 @@
 //!
 //! How work is cut depends on shapes alone, and sums are put together in one order: no bit depends on the number of threads.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
