@@ -1,8 +1,8 @@
 """Shows that timm loads what this program writes, strictly, and computes the same logits, for every network timm knows.
 
-    python scripts/check_timm.py PHOTOS_DIR          (timm 1.0.31, PyTorch 2.15, safetensors)
+    python scripts/check_timm.py PHOTOS_DIR [OPTION…]          (timm 1.0.31, PyTorch 2.15, safetensors)
 
-For each architecture: `finetune train PHOTOS_DIR --weights FILE` writes a bundle; timm loads it and computes logits and
+For each architecture: `finetune train PHOTOS_DIR --weights FILE OPTION…` writes a bundle; timm loads it and computes logits and
 pooled features of a fixed input; `finetune verify` compares them. PHOTOS_DIR holds one folder of photos per class. FILE holds
 the golden references' formula weights: with freshly drawn ones a network of 200 layers amplifies rounding until PyTorch's
 own f32 and f64 disagree.
@@ -49,7 +49,7 @@ def check(architecture, photos, folder):
     bundle, golden = folder / architecture, folder / f"{architecture}.safetensors"
     weights = folder / "formula.safetensors"
     formula_weights(architecture, weights)
-    train = [FINETUNE, "train", photos, "--model", architecture, "--weights", weights, "--out", bundle, *TRAINING]
+    train = [FINETUNE, "train", photos, "--model", architecture, "--weights", weights, "--out", bundle, *TRAINING, *sys.argv[2:]]
     subprocess.run(train, check=True, capture_output=True)
     save_file(reference(bundle), golden)
     verify = [FINETUNE, "verify", "--model", bundle, "--reference", golden]

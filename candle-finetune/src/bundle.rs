@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use candle_resnet::config::{DropRates, ModelConfig};
-use candle_resnet::preprocess::Preprocessing;
 use candle_resnet::{Model, hub, weights};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use crate::error::{Error, Result, io_error};
-use crate::finetuning::{FineTuned, Settings};
+use crate::finetuning::{FineTuned, Phase, Settings, Stage};
+use crate::run_file::RunFile;
+pub use crate::run_file::RunRecord;
 use crate::train::EpochRecord;
 
 /// A bundle that is to be written; nothing of it is visible under its name until [`WrittenDraft::publish`].
@@ -78,12 +79,14 @@ impl Draft {
     /// If a file cannot be written; the target is then as it was.
     pub fn write(self, model: &Model, tuned: &FineTuned, settings: &Settings, run: &RunRecord) -> Result<WrittenDraft> {
         let written = WrittenDraft { folder: self.folder()?, draft: self };
-        written.file("config.json", |path| fs::write(path, config(model, tuned)?.to_json()).map_err(io_error(path)))?;
+        written.file("config.json", |path| {
+            fs::write(path, config(model, tuned, settings)?.to_json()).map_err(io_error(path))
+        })?;
         written.file("model.safetensors", |path| write_weights(path, model, tuned))?;
         written.file("metrics.csv", |path| write_rows(path, metrics_rows(tuned)))?;
         written.file("splits.csv", |path| write_rows(path, split_rows(tuned)))?;
-        written
-            .file("run.toml", |path| fs::write(path, run_toml(model, tuned, settings, run)).map_err(io_error(path)))?;
+        let run = RunFile::new(run, &model.preprocessing, settings, &tuned.trained.derived);
+        written.file("run.toml", |path| fs::write(path, run.to_toml()).map_err(io_error(path)))?;
         Ok(written)
     }
 }
@@ -132,30 +135,15 @@ fn under_its_final_name(error: Error, shown: &Path) -> Error {
     }
 }
 
-/// What a run was, beside its settings.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct RunRecord {
-    /// The data set's folder.
-    pub data: PathBuf,
-    /// The model's name as it was asked for.
-    pub model: String,
-    /// The weights file that was given beside it.
-    pub weights: Option<PathBuf>,
-    /// The channels of images that were asked for.
-    pub in_chans: Option<usize>,
-    /// Whether weights were drawn rather than loaded.
-    pub no_pretrained: bool,
-    /// Where it ran.
-    pub device: String,
-}
-
 /// The bundle's `config.json`.
-fn config(model: &Model, tuned: &FineTuned) -> Result<ModelConfig> {
+fn config(model: &Model, tuned: &FineTuned, settings: &Settings) -> Result<ModelConfig> {
     Ok(ModelConfig {
         label_names: Some(tuned.classes.clone()),
         preprocessing: model.preprocessing.clone(),
-        drop_rates: DropRates { features: tuned.trained.settings.drop_rate, ..model.drop_rates },
+        drop_rates: DropRates {
+            features: settings.drop_rate(),
+            paths: settings.tail.as_ref().map_or(model.drop_rates.paths, |tail| tail.drop_path),
+        },
         license: model.provenance.license.clone(),
         origin_url: model.provenance.origin_url.clone(),
         extra: Map::from_iter([
@@ -192,10 +180,10 @@ fn final_metrics(tuned: &FineTuned) -> Value {
     })
 }
 
-/// The frozen tensors as they were loaded, and the new head in place of the old.
+/// The frozen tensors as they were loaded, and those that trained in the place of the old.
 fn write_weights(path: &Path, model: &Model, tuned: &FineTuned) -> Result<()> {
     let mut tensors: BTreeMap<String, Tensor> = weights::tensors(&model.weights)?;
-    tensors.extend(weights::tensors(tuned.trained.head.var_map())?);
+    tensors.extend(tuned.trained.tensors.clone());
     for tensor in tensors.values_mut() {
         *tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
     }
@@ -221,7 +209,7 @@ struct MetricsRow {
     epoch: usize,
     lr: f64,
     train_loss: f64,
-    train_top1: f64,
+    train_top1: Option<f64>,
     val_loss: Option<f64>,
     val_top1: Option<f64>,
     seconds: f64,
@@ -238,8 +226,14 @@ fn metrics_rows(tuned: &FineTuned) -> impl Iterator<Item = MetricsRow> {
         val_top1: record.val_top1,
         seconds: record.seconds,
     };
-    let fit = tuned.trained.fit.iter().map(move |record| row("fit", record));
-    fit.chain(tuned.trained.refit.iter().map(move |record| row("refit", record)))
+    tuned.trained.stages.iter().flat_map(move |Stage { phase, epochs }| {
+        let name = match phase {
+            Phase::Head => "head",
+            Phase::Refit => "refit",
+            _ => "fit",
+        };
+        epochs.iter().map(move |record| row(name, record))
+    })
 }
 
 #[derive(Serialize)]
@@ -273,19 +267,4 @@ fn csv_io(error: csv::Error) -> io::Error {
         csv::ErrorKind::Io(error) => error,
         other => io::Error::other(format!("{other:?}")),
     }
-}
-
-fn run_toml(model: &Model, tuned: &FineTuned, settings: &Settings, run: &RunRecord) -> String {
-    #[derive(Serialize)]
-    #[serde(rename_all = "kebab-case")]
-    struct File<'a> {
-        version: &'static str,
-        run: &'a RunRecord,
-        preprocessing: &'a Preprocessing,
-        settings: Settings,
-    }
-    let settings = Settings { head: tuned.trained.settings.clone(), ..settings.clone() };
-    let file = File { version: env!("CARGO_PKG_VERSION"), run, preprocessing: &model.preprocessing, settings };
-    // Plain values of these types always have a TOML form.
-    toml::to_string_pretty(&file).unwrap_or_default()
 }

@@ -43,6 +43,12 @@ pub enum Error {
     /// Patience waits for a better validation accuracy, and there are no validation images.
     #[error("`patience` needs validation images, and there are none")]
     PatienceWithoutValidation,
+    /// A head trains on views that are made once.
+    #[error("`views` is fresh, and a head trains on views that are made once")]
+    FreshViewsForHead,
+    /// A tail needs the network's weights, and only its features are at hand.
+    #[error("the settings train a tail, and only a head was asked for")]
+    TailWithoutModel,
     /// A data set's classes are not the model's.
     #[error("the model does not know {} of the classes: {}", .unknown.len(), .unknown.join(", "))]
     UnknownClasses {
@@ -70,6 +76,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A `run.toml` that says what no run can be asked to do.
+    #[error("{path}: {}", .reason.trim_end())]
+    RunFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
     /// Someone asked to stop before anything was worth keeping.
     #[error("interrupted")]
     Interrupted,
@@ -94,6 +108,10 @@ impl Error {
             Error::PatienceWithoutValidation => {
                 Some("hold a part of the training images out, or leave patience away".into())
             }
+            Error::FreshViewsForHead => {
+                Some("give a number of views, or train more than the head with --train-from".into())
+            }
+            Error::TailWithoutModel => Some("call `fine_tune_model`, or leave `tail` out of the settings".into()),
             _ => None,
         }
     }

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use candle_resnet::FeatureExtractor;
 use candle_resnet::preprocess::{Note, Preprocessing, check_photo_channels};
 
-use crate::augment::Augmentation;
+use crate::augment::Policy;
 use crate::error::{Error, Result};
 use crate::images::LabelledImages;
 use crate::reading::{Augmenter, Pixels, Reader, Sight, View};
@@ -22,8 +22,10 @@ pub enum Views<'a> {
     Plain,
     /// The image as it is, and augmented views behind it, numbered from 0.
     Augmented {
-        /// How many, and how they are made.
-        augmentation: &'a Augmentation,
+        /// How they are made.
+        policy: &'a Policy,
+        /// How many there are.
+        count: usize,
         /// Decides what is drawn for them.
         seed: u64,
     },
@@ -34,7 +36,7 @@ impl Views<'_> {
     pub fn count(self) -> usize {
         match self {
             Views::Plain => 1,
-            Views::Augmented { augmentation, .. } => 1 + augmentation.views,
+            Views::Augmented { count, .. } => 1 + count,
         }
     }
 
@@ -50,7 +52,7 @@ impl<'a> Views<'a> {
     fn augmenter(self) -> Option<Augmenter<'a>> {
         match self {
             Views::Plain => None,
-            Views::Augmented { augmentation, seed } => Some(Augmenter { policy: &augmentation.policy, seed }),
+            Views::Augmented { policy, seed, .. } => Some(Augmenter { policy, seed }),
         }
     }
 }
@@ -225,22 +227,21 @@ mod tests {
 
     #[test]
     fn the_mirror_image_follows_the_image() {
-        let mirror = Augmentation::mirror();
-        let corners = corners(2, Views::Augmented { augmentation: &mirror, seed: 0 });
+        let corners = corners(2, Views::Augmented { policy: &Policy::mirror(), count: 1, seed: 0 });
         assert_eq!(corners, [[0.0, 248.0 / 255.0]; 2]);
     }
 
     #[test]
     fn views_are_those_of_their_image_whatever_is_read_beside_it() {
-        let augmentation = Augmentation { policy: "crop,flip,color".parse().unwrap(), views: 5 };
-        let views = Views::Augmented { augmentation: &augmentation, seed: 9 };
+        let policy: Policy = "crop,flip,color".parse().unwrap();
+        let views = Views::Augmented { policy: &policy, count: 5, seed: 9 };
         let all = corners(600, views);
         assert_eq!(all[..2], corners(2, views), "images 0 and 1");
         let image = 3; // the third that can be read
         let photo = Ramps(600).photo(image).unwrap();
         for (view, &found) in all[2][1..].iter().enumerate() {
             let draw = Draw { seed: 9, view: view as u64, image: image as u64 };
-            assert_eq!(found, augmented(&photo, &plain(), 3, &augmentation.policy, draw).unwrap()[0]);
+            assert_eq!(found, augmented(&photo, &plain(), 3, &policy, draw).unwrap()[0]);
         }
         assert_ne!(all[0][1..], all[1][1..]);
     }

@@ -46,10 +46,12 @@ pub mod extract;
 pub mod finetuning;
 pub mod images;
 pub mod map_store;
+mod maps;
 mod random;
 mod reading;
+pub mod run_file;
 pub mod train;
 
 pub use error::{Error, Result};
-pub use finetuning::{FineTuned, Settings, fine_tune};
+pub use finetuning::{FineTuned, Settings, fine_tune, fine_tune_model};
 pub use images::{LabelledImages, Splits};

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use common::Bench;
 
 /// Starts the program, waits until a line of stderr has `sign`, interrupts it, and gives exit code and stderr.
-fn interrupted_at(sign: &str, mut command: Command) -> (Option<i32>, String) {
+fn interrupted_at(sign: &str, command: &mut Command) -> (Option<i32>, String) {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = String::new();
     let mut sent = false;
@@ -36,8 +36,8 @@ fn interrupt(child: &Child) {
 fn interrupted_epochs_keep_the_best_so_far() {
     let bench = Bench::with_photos();
     let arguments = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--out", "bundle"];
-    let command = bench.command(&[&arguments[..], &["--epochs", "1000000"]].concat());
-    let (code, said) = interrupted_at("train loss", command);
+    let mut command = bench.command(&[&arguments[..], &["--epochs", "1000000"]].concat());
+    let (code, said) = interrupted_at("train loss", &mut command);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("stopped early; this is the best so far"), "{said}");
     let rows = bench.rows("bundle/metrics.csv").len();
@@ -45,12 +45,39 @@ fn interrupted_epochs_keep_the_best_so_far() {
     bench.run(&["predict", "photos/red/000.png", "--model", "bundle"]).succeeded().printed(&["red"]);
 }
 
+/// Trains the last stage, with a batch for each image of an epoch that nobody has time for.
+fn long_epochs(bench: &Bench) -> Command {
+    let arguments = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--train-from", "layer3"];
+    let options = ["--freeze-epochs", "2", "--epochs", "100000", "--batch-norm", "frozen", "--lr", "1e-9"];
+    bench.command(&[&arguments[..], &options, &["--out", "bundle"]].concat())
+}
+
+#[test]
+fn an_interrupted_tail_keeps_its_best_epoch() {
+    let bench = Bench::with_photos();
+    let (code, said) = interrupted_at("val loss", long_epochs(&bench).arg("--batch-size").arg("8"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("stopped early; this is the best so far"), "{said}");
+    bench.run(&["predict", "photos/red/000.png", "--model", "bundle"]).succeeded();
+}
+
+#[test]
+fn a_tail_that_is_interrupted_in_its_first_epoch_leaves_the_head_that_it_started_from() {
+    let bench = Bench::new();
+    bench.two_colours("photos", 200);
+    let (code, said) = interrupted_at("head 2/2", long_epochs(&bench).arg("--batch-size").arg("2"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("of the head alone") && !said.contains("epoch      1/"), "{said}");
+    let phases: Vec<String> = bench.rows("bundle/metrics.csv").iter().map(|row| row[0].clone()).collect();
+    assert_eq!(phases, ["head", "head"]);
+}
+
 #[test]
 fn interrupted_feature_extraction_leaves_nothing_behind() {
     let bench = Bench::new();
     bench.two_colours("photos", 400);
     let arguments = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained"];
-    let (code, said) = interrupted_at("all frozen but", bench.command(&arguments));
+    let (code, said) = interrupted_at("all frozen but", &mut bench.command(&arguments));
     assert_eq!(code, Some(130), "{said}");
     assert!(said.contains("interrupted"), "{said}");
     assert_eq!(bench.names(), ["photos"]);
@@ -61,8 +88,8 @@ fn an_interrupted_evaluation_prints_no_numbers() {
     let bench = Bench::new();
     bench.two_colours("photos", 400);
     bench.model_folder("model", None, 2);
-    let command = bench.command(&["eval", "photos", "--model", "model"]);
-    let (code, said) = interrupted_at("folders are taken in alphabetical order", command);
+    let mut command = bench.command(&["eval", "photos", "--model", "model"]);
+    let (code, said) = interrupted_at("folders are taken in alphabetical order", &mut command);
     assert_eq!(code, Some(130), "{said}");
 }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use candle_finetune::augment::Augmentation;
+use candle_finetune::augment::{Augmentation, ViewCount};
 use common::{BLUE, Bench, GREEN, RED, names_in, run};
 
 /// What a bundle consists of.
@@ -319,8 +319,9 @@ fn the_run_is_recorded_with_the_settings_that_were_derived() {
     assert_eq!(settings.head.optimizer, candle_finetune::train::OptimizerSettings::ADAMW);
     assert!(settings.refit);
     assert_eq!(settings.augmentation, Some(Augmentation::mirror()));
-    assert!(settings.head.lr.is_some_and(|lr| lr > 0.0), "{settings:?}");
-    assert!(settings.head.weight_decay.is_some(), "{settings:?}");
+    assert_eq!((settings.head.lr, settings.head.weight_decay), (None, None), "as they were given");
+    let derived = |name: &str| record["derived"]["head"][name].as_float().unwrap();
+    assert!(derived("lr") > 0.0 && derived("weight-decay") > 0.0, "{record}");
 }
 
 #[test]
@@ -334,9 +335,9 @@ fn augmented_views_are_trained_on_and_recorded() {
         record["settings"].clone().try_into().unwrap()
     };
     let first = settings("a").augmentation.unwrap();
-    assert_eq!((first.policy, first.views), (policy.parse().unwrap(), 2));
+    assert_eq!((first.policy, first.views), (policy.parse().unwrap(), ViewCount::Kept(2)));
     let second = settings("b").augmentation.unwrap();
-    assert_eq!((second.policy, second.views), ("trivial".parse().unwrap(), 4));
+    assert_eq!((second.policy, second.views), ("trivial".parse().unwrap(), ViewCount::Kept(4)));
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod operation;
 mod policy;
 mod steps;
 mod text;
+mod views;
 mod warp;
 
 use candle_resnet::preprocess::{Photo, Preprocessing, PreprocessingError};
@@ -33,22 +34,23 @@ use serde::{Deserialize, Serialize};
 
 pub use error::AugmentError;
 pub use policy::{AreaRange, Automatic, ColorJitter, Erasing, Framing, Policy, Range};
+pub use views::ViewCount;
 
 use crate::random::{chance, view_generator};
 
-/// Augmented views of each image that are trained on beside the image itself.
+/// Augmented views of each image that are trained on: by a head beside the image itself, by a whole network in its place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Augmentation {
     /// What happens to each view.
     pub policy: Policy,
     /// How many there are.
-    pub views: usize,
+    pub views: ViewCount,
 }
 
 impl Augmentation {
     /// The mirror image.
     pub fn mirror() -> Augmentation {
-        Augmentation { policy: Policy::mirror(), views: 1 }
+        Augmentation { policy: Policy::mirror(), views: ViewCount::Kept(1) }
     }
 
     /// Whether every number is in its range.
@@ -56,8 +58,10 @@ impl Augmentation {
     /// # Errors
     /// The first that is not.
     pub fn validate(&self) -> Result<(), AugmentError> {
-        let views = (1..=error::MAX_VIEWS).contains(&self.views);
-        if views { self.policy.validate() } else { Err(AugmentError::Views(self.views)) }
+        match self.views {
+            ViewCount::Kept(views) if !(1..=error::MAX_VIEWS).contains(&views) => Err(AugmentError::Views(views)),
+            _ => self.policy.validate(),
+        }
     }
 }
 

@@ -290,8 +290,9 @@ fn any_photo_and_any_side_have_views() {
 #[test]
 fn views_are_counted_from_one_to_a_thousand() {
     for (views, fine) in [(0, false), (1, true), (1000, true), (1001, false)] {
-        assert_eq!(Augmentation { views, ..Augmentation::mirror() }.validate().is_ok(), fine, "{views}");
+        let augmentation = Augmentation { views: ViewCount::Kept(views), ..Augmentation::mirror() };
+        assert_eq!(augmentation.validate().is_ok(), fine, "{views}");
     }
-    let nothing = Augmentation { policy: Policy::default(), views: 1 };
+    let nothing = Augmentation { policy: Policy::default(), views: ViewCount::Kept(1) };
     assert_eq!(nothing.validate(), Err(AugmentError::Empty));
 }

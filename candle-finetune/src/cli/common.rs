@@ -43,6 +43,11 @@ pub struct ChannelsArgument {
 }
 
 impl ChannelsArgument {
+    /// So many, where anybody said.
+    pub fn of(channels: Option<usize>) -> ChannelsArgument {
+        ChannelsArgument { in_chans: channels.and_then(|channels| channels.try_into().ok()) }
+    }
+
     /// What was asked for.
     pub fn get(self) -> Option<usize> {
         self.in_chans.map(usize::from)
@@ -50,7 +55,7 @@ impl ChannelsArgument {
 }
 
 /// Which cards names may stand for beside those that ship with the program.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct CatalogueArgument {
     /// Folder of private model cards, whose names then work as others do: JSON files of one card or a list of cards
     #[arg(long, value_name = "DIR", env = "FINETUNE_MODELS_DIR", hide_env_values = true)]
@@ -193,15 +198,20 @@ fn warn_of_licence(model: &Model) {
 /// Where to compute.
 #[derive(Args)]
 pub struct DeviceArgument {
-    /// Where to compute: cpu, cuda, cuda:N or metal
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-    device: String,
+    /// Where to compute: cpu, cuda, cuda:N or metal [default: cpu]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
 }
 
 impl DeviceArgument {
+    /// What somebody asked for before; empty where nobody did.
+    pub fn named(name: &str) -> DeviceArgument {
+        DeviceArgument { device: Some(name.to_owned()).filter(|name| !name.is_empty()) }
+    }
+
     /// Opens the device.
     pub fn open(&self) -> anyhow::Result<Device> {
-        match self.device.split_once(':').unwrap_or((&self.device, "0")) {
+        match self.name().split_once(':').unwrap_or((self.name(), "0")) {
             ("cpu", "0") => Ok(Device::Cpu),
             ("cuda", ordinal) => self.open_cuda(ordinal.parse().context(self.unknown())?),
             ("metal", "0") => self.open_metal(),
@@ -213,7 +223,7 @@ impl DeviceArgument {
         if !candle_core::utils::cuda_is_available() {
             bail!(self.not_built_in("cuda"));
         }
-        Device::new_cuda(ordinal).map_err(|error| anyhow::anyhow!("cannot open device `{}`: {error}", self.device))
+        Device::new_cuda(ordinal).map_err(|error| anyhow::anyhow!("cannot open device `{}`: {error}", self.name()))
     }
 
     fn open_metal(&self) -> anyhow::Result<Device> {
@@ -227,17 +237,22 @@ impl DeviceArgument {
         format!(
             "this program was built without support for `{}`\n\
              hint: build it with `cargo install --path candle-finetune --locked --features {feature}`",
-            self.device
+            self.name()
         )
     }
 
     fn unknown(&self) -> String {
-        format!("unknown device `{}`, expected cpu, cuda, cuda:N or metal", self.device)
+        format!("unknown device `{}`, expected cpu, cuda, cuda:N or metal", self.name())
     }
 
-    /// The name that was asked for.
+    /// The name that was asked for, or that of the CPU.
     pub fn name(&self) -> &str {
-        &self.device
+        self.device.as_deref().unwrap_or("cpu")
+    }
+
+    /// The name, where anybody said it.
+    pub fn given(&self) -> Option<&str> {
+        self.device.as_deref()
     }
 }
 

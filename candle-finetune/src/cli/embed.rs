@@ -121,7 +121,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let (images, shape) = (extracted.kept.len(), shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×"));
     writeln!(std::io::stdout(), "{}", arguments.out.display())?;
     say!("{images} images, {shape} features each");
-    print_findings(&Findings { skipped: extracted.skipped, notes: extracted.notes });
+    print_findings(&Findings::new(extracted.skipped, extracted.notes));
     Ok(Outcome::Done)
 }
 

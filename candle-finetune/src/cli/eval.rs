@@ -64,7 +64,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let evaluation = pass.run(|observer| evaluate(&classifier, &samples, &map, unreadable, observer))?;
     let skipped = evaluation.extracted.skipped;
     print_metrics(&evaluation.metrics, skipped.len(), arguments.json)?;
-    print_findings(&Findings { skipped, notes: evaluation.extracted.notes });
+    print_findings(&Findings::new(skipped, evaluation.extracted.notes));
     Ok(Outcome::Done)
 }
 

@@ -21,6 +21,7 @@ mod models;
 mod predict;
 mod progress;
 mod summary;
+mod text;
 mod train;
 mod verify;
 
@@ -54,7 +55,7 @@ Examples:
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a new classifier on a folder of photos, everything below it frozen
+    /// Train a new classifier on a folder of photos, and what is below it if asked for
     Train(Box<train::Arguments>),
     /// Name what photos show
     Predict(predict::Arguments),

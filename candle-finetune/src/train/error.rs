@@ -9,7 +9,7 @@ pub enum TrainError {
     /// A setting is outside its range.
     #[error("setting `{name}` is {found}, must be {allowed}")]
     Setting {
-        /// The setting as `HeadSettings` spells it.
+        /// The setting as a file of settings spells it.
         name: &'static str,
         /// The value given.
         found: String,
@@ -112,7 +112,7 @@ impl TrainError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Setting { name, .. } if ["lr", "weight-decay"].contains(name) => {
-                Some(format!("leave `{name}` out and it is derived from the features"))
+                Some(format!("leave `{name}` out and it is derived"))
             }
             Self::Diverged { lr, .. } => Some(format!("try a lower learning rate, for example {:.0e}", lr / 10.0)),
             Self::NonFiniteGradient { .. } => Some("try a lower learning rate".into()),

@@ -29,8 +29,8 @@ pub struct EpochRecord {
     pub lr: f64,
     /// Mean of the loss that was minimised (smoothed and weighted) over the training views, each before its step.
     pub train_loss: f64,
-    /// Accuracy on the training views, each before its step.
-    pub train_top1: f64,
+    /// Accuracy on the training views, each before its step; none where a tail trains.
+    pub train_top1: Option<f64>,
     /// Plain cross-entropy on the validation images afterwards; none in a refit.
     pub val_loss: Option<f64>,
     /// Accuracy on the validation images afterwards; none in a refit.
@@ -134,7 +134,8 @@ struct Best(Option<(usize, Head, Metrics)>);
 impl Best {
     /// Takes `head` if it is better, by accuracy and then by loss, than what is kept.
     fn offer(&mut self, epoch: usize, head: Head, metrics: Metrics) {
-        let is_better = |(_, _, kept): &(usize, Head, Metrics)| better(&metrics, kept);
+        let result = |metrics: &Metrics| (metrics.top1, metrics.loss);
+        let is_better = |(_, _, kept): &(usize, Head, Metrics)| better(result(&metrics), result(kept));
         if self.0.as_ref().is_none_or(is_better) {
             self.0 = Some((epoch, head, metrics));
         }
@@ -146,9 +147,9 @@ impl Best {
     }
 }
 
-/// Whether validation result `a` is better than `b`; a loss that is not a number is never better.
-fn better(a: &Metrics, b: &Metrics) -> bool {
-    a.top1 > b.top1 || (a.top1 == b.top1 && a.loss < b.loss)
+/// Whether one validation result, accuracy and loss, is better than another; a loss that is not a number is never better.
+pub(crate) fn better((top1, loss): (f64, f64), (other_top1, other_loss): (f64, f64)) -> bool {
+    top1 > other_top1 || (top1 == other_top1 && loss < other_loss)
 }
 
 /// Everything that stays or advances while one head trains.
@@ -257,7 +258,7 @@ impl<'a> Run<'a> {
             epoch,
             lr,
             train_loss: loss_sum / order.len() as f64,
-            train_top1: tally.metrics().top1,
+            train_top1: Some(tally.metrics().top1),
             val_loss: None,
             val_top1: None,
             seconds: 0.0,

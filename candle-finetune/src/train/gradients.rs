@@ -20,10 +20,11 @@ const LANES: usize = 16;
 pub struct Gradients(BTreeMap<String, Tensor>);
 
 impl Gradients {
-    /// Those that candle's autograd found for the variables of `map`.
+    /// Those that candle's autograd found for the variables of `map`, without the graph that they came from: whoever keeps them,
+    /// or momentum made of them, would keep it alive.
     pub fn of(found: &GradStore, map: &VarMap) -> Gradients {
         let variables = map.data().lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        variables.iter().filter_map(|(name, var)| Some((name.clone(), found.get(var)?.clone()))).collect()
+        variables.iter().filter_map(|(name, var)| Some((name.clone(), found.get(var)?.detach()))).collect()
     }
 
     /// These and others.

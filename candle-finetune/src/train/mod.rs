@@ -37,6 +37,7 @@ pub mod tail;
 
 pub use error::{Result, TrainError};
 pub use features::FeatureSet;
+pub(crate) use fit::better;
 pub use fit::{Ended, EpochRecord, Observer, Trained, fit, refit};
 pub use gradients::Gradients;
 pub use head::Head;

@@ -72,6 +72,17 @@ pub enum ClassWeights {
     Given(Vec<f64>),
 }
 
+impl ClassWeights {
+    /// Whether every number is above 0.
+    pub(super) fn validate(&self) -> Result<()> {
+        let ClassWeights::Given(weights) = self else {
+            return Ok(());
+        };
+        let fine = weights.iter().all(|&weight| weight > 0.0 && weight.is_finite());
+        check("class-weights", format!("{weights:?}"), fine, "numbers above 0")
+    }
+}
+
 /// How a head is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
@@ -132,43 +143,14 @@ impl HeadSettings {
     pub fn validate(&self) -> Result<()> {
         check_epochs(self.epochs)?;
         check("batch-size", self.batch_size, self.batch_size >= 1, "at least 1")?;
-        if let Some(lr) = self.lr {
-            check("lr", lr, lr > 0.0 && lr.is_finite(), "a number above 0")?;
-        }
-        if let Some(decay) = self.weight_decay {
-            check("weight-decay", decay, decay >= 0.0 && decay.is_finite(), "a number from 0 up")?;
-        }
+        check_weights(self.lr, self.weight_decay)?;
         check("drop-rate", self.drop_rate, unit(self.drop_rate), "from 0 up and below 1")?;
         check("label-smoothing", self.label_smoothing, unit(self.label_smoothing), "from 0 up and below 1")?;
-        let warmup = format!("at most `epochs`, {}", self.epochs);
-        check("warmup-epochs", self.warmup_epochs, self.warmup_epochs <= self.epochs, &warmup)?;
-        if !self.schedule.is_valid() {
-            return Err(not_a_shape(self.schedule));
-        }
-        check("patience", self.patience.unwrap_or(1), self.patience != Some(0), "at least 1")?;
-        self.validate_optimizer()?;
-        self.validate_class_weights()
-    }
-
-    fn validate_optimizer(&self) -> Result<()> {
-        match self.optimizer {
-            OptimizerSettings::Sgd { momentum, nesterov } => {
-                check("momentum", momentum, unit(momentum), "from 0 up and below 1")?;
-                check("nesterov", nesterov, !nesterov || momentum > 0.0, "false without momentum")
-            }
-            OptimizerSettings::AdamW { betas, eps } => {
-                check("betas", format!("{betas:?}"), betas.into_iter().all(unit), "two numbers from 0 up and below 1")?;
-                check("eps", eps, eps > 0.0 && eps.is_finite(), "a number above 0")
-            }
-        }
-    }
-
-    fn validate_class_weights(&self) -> Result<()> {
-        let ClassWeights::Given(weights) = &self.class_weights else {
-            return Ok(());
-        };
-        let fine = weights.iter().all(|&weight| weight > 0.0 && weight.is_finite());
-        check("class-weights", format!("{weights:?}"), fine, "numbers above 0")
+        check_warmup(self.warmup_epochs, self.epochs)?;
+        check_schedule(&self.schedule)?;
+        check_patience(self.patience)?;
+        check_optimizer(&self.optimizer)?;
+        self.class_weights.validate()
     }
 
     /// The same settings with `lr` and `weight_decay` filled in for `images` training images of `classes` classes whose
@@ -195,15 +177,19 @@ impl HeadSettings {
     /// # Errors
     /// [`TrainError::Setting`] if the weights given are not one per class.
     pub fn loss(&self, counts: &[usize]) -> Result<CrossEntropy> {
-        let plain = CrossEntropy::new(counts.len()).with_smoothing(self.label_smoothing);
-        match &self.class_weights {
-            ClassWeights::None => Ok(plain),
-            ClassWeights::Balanced => Ok(plain.with_weights(balanced(counts))),
-            ClassWeights::Given(weights) => {
-                let allowed = format!("one for each of {} classes", counts.len());
-                check("class-weights", format!("{} numbers", weights.len()), weights.len() == counts.len(), &allowed)?;
-                Ok(plain.with_weights(weights.clone()))
-            }
+        cross_entropy(self.label_smoothing, &self.class_weights, counts)
+    }
+}
+
+pub(super) fn cross_entropy(smoothing: f64, weights: &ClassWeights, counts: &[usize]) -> Result<CrossEntropy> {
+    let plain = CrossEntropy::new(counts.len()).with_smoothing(smoothing);
+    match weights {
+        ClassWeights::None => Ok(plain),
+        ClassWeights::Balanced => Ok(plain.with_weights(balanced(counts))),
+        ClassWeights::Given(weights) => {
+            let allowed = format!("one for each of {} classes", counts.len());
+            check("class-weights", format!("{} numbers", weights.len()), weights.len() == counts.len(), &allowed)?;
+            Ok(plain.with_weights(weights.clone()))
         }
     }
 }
@@ -213,8 +199,44 @@ pub(super) fn check_epochs(epochs: usize) -> Result<()> {
     check("epochs", epochs, epochs >= 1, "at least 1")
 }
 
+/// Whether a learning rate and a weight decay, where given, are in range.
+pub(super) fn check_weights(lr: Option<f64>, decay: Option<f64>) -> Result<()> {
+    if let Some(lr) = lr {
+        check("lr", lr, lr > 0.0 && lr.is_finite(), "a number above 0")?;
+    }
+    if let Some(decay) = decay {
+        check("weight-decay", decay, decay >= 0.0 && decay.is_finite(), "a number from 0 up")?;
+    }
+    Ok(())
+}
+
+pub(super) fn check_warmup(warmup: usize, epochs: usize) -> Result<()> {
+    check("warmup-epochs", warmup, warmup <= epochs, &format!("at most `epochs`, {epochs}"))
+}
+
+pub(super) fn check_schedule(schedule: &Shape) -> Result<()> {
+    if schedule.is_valid() { Ok(()) } else { Err(not_a_shape(schedule)) }
+}
+
+pub(super) fn check_patience(patience: Option<usize>) -> Result<()> {
+    check("patience", patience.unwrap_or(1), patience != Some(0), "at least 1")
+}
+
+pub(super) fn check_optimizer(optimizer: &OptimizerSettings) -> Result<()> {
+    match *optimizer {
+        OptimizerSettings::Sgd { momentum, nesterov } => {
+            check("momentum", momentum, unit(momentum), "from 0 up and below 1")?;
+            check("nesterov", nesterov, !nesterov || momentum > 0.0, "false without momentum")
+        }
+        OptimizerSettings::AdamW { betas, eps } => {
+            check("betas", format!("{betas:?}"), betas.into_iter().all(unit), "two numbers from 0 up and below 1")?;
+            check("eps", eps, eps > 0.0 && eps.is_finite(), "a number above 0")
+        }
+    }
+}
+
 /// Whether `x` is in [0, 1).
-fn unit(x: f64) -> bool {
+pub(super) fn unit(x: f64) -> bool {
     (0.0..1.0).contains(&x)
 }
 

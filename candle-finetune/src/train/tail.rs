@@ -3,6 +3,8 @@
 //! What trains is copied into a `VarMap` of its own, from which alone the optimiser is built; running statistics are copied
 //! too, outside of it. The weights that a tail starts from stay as they are, and nothing before the tail is tracked.
 
+mod settings;
+
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor, Var};
@@ -13,7 +15,7 @@ use candle_resnet::blueprint::Role;
 use candle_resnet::network::Network;
 use candle_resnet::part::Part;
 use candle_resnet::plan::InstructionSet;
-use candle_resnet::training::TrainingMode;
+use candle_resnet::training::{NormPolicy, TrainingMode};
 use candle_resnet::weights;
 
 use super::error::{Result, TrainError};
@@ -24,6 +26,8 @@ use super::loss::CrossEntropy;
 use super::optimizer::Optimizer;
 use super::settings::OptimizerSettings;
 
+pub use settings::{BatchNorm, TailSettings, TrainFrom};
+
 /// A network of which the parts from `first` on train.
 #[derive(Clone)]
 pub struct Tail {
@@ -32,6 +36,8 @@ pub struct Tail {
     first: Part,
     tensors: HashMap<String, Tensor>,
     trained: VarMap,
+    /// Every tensor that training may change: those that train, and running statistics of their parts.
+    own: BTreeMap<String, Var>,
 }
 
 impl Tail {
@@ -53,16 +59,20 @@ impl Tail {
         stored.insert("fc.weight".into(), head.weight().as_detached_tensor());
         stored.insert("fc.bias".into(), head.bias().as_detached_tensor());
         let dtype = head.weight().dtype();
-        let (trained, mut tensors) = (VarMap::new(), HashMap::new());
+        let (trained, mut tensors, mut own) = (VarMap::new(), HashMap::new(), BTreeMap::new());
         for (part, spec) in Part::tensors(architecture, head.classes()) {
             let tensor = stored.remove(&spec.name).ok_or_else(|| missing(&spec.name))?;
-            let tensor = tensor.to_dtype(dtype)?.to_device(device)?;
-            let tensor = if part < first { tensor } else { own_copy(&spec.name, &tensor, spec.role, &trained)? };
+            let mut tensor = tensor.to_dtype(dtype)?.to_device(device)?;
+            if part >= first {
+                let variable = own_copy(&spec.name, &tensor, spec.role, &trained)?;
+                tensor = variable.as_tensor().clone();
+                own.insert(spec.name.clone(), variable);
+            }
             tensors.insert(spec.name, tensor);
         }
         let variables = VarBuilder::from_tensors(tensors.clone(), dtype, device);
         let network = Network::new(architecture, head.classes(), variables)?;
-        Ok(Tail { architecture: architecture.clone(), network, first, tensors, trained })
+        Ok(Tail { architecture: architecture.clone(), network, first, tensors, trained, own })
     }
 
     /// The first part that trains.
@@ -103,6 +113,11 @@ impl Tail {
         fits.then(|| Backprop::new(&self.architecture, self.first, instruction_set)).flatten()
     }
 
+    /// Every tensor that training may change as it is now, running statistics included, detached; a later step changes it.
+    pub fn own_tensors(&self) -> BTreeMap<String, Tensor> {
+        self.own.iter().map(|(name, variable)| (name.clone(), variable.as_detached_tensor())).collect()
+    }
+
     /// Every tensor of the whole network as it is now, detached; a later step changes those that train.
     pub fn tensors(&self) -> BTreeMap<String, Tensor> {
         self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect()
@@ -114,13 +129,13 @@ fn missing(name: &str) -> TrainError {
 }
 
 /// A variable of the tail's own with the values of `tensor`; parameters are put among those that train.
-fn own_copy(name: &str, tensor: &Tensor, role: Role, trained: &VarMap) -> Result<Tensor> {
+fn own_copy(name: &str, tensor: &Tensor, role: Role, trained: &VarMap) -> Result<Var> {
     let variable = Var::from_tensor(tensor)?;
     if role.is_parameter() {
         let mut trained = trained.data().lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         trained.insert(name.into(), variable.clone());
     }
-    Ok(variable.as_tensor().clone())
+    Ok(variable)
 }
 
 /// Trains a tail step by step; knows neither epochs nor where batches come from.
@@ -201,6 +216,17 @@ impl TailTrainer {
         Ok((value, of_classifier.with(before)))
     }
 
+    /// What the tail's first part is given → logits (N, classes), in evaluation.
+    ///
+    /// # Errors
+    /// If shapes or devices do not fit.
+    pub fn logits(&mut self, x: &Tensor) -> Result<Tensor> {
+        let Some(backprop) = &mut self.backprop else { return Ok(self.tail.forward(x)?.detach()) };
+        let mut evaluation = TrainingMode::new(NormPolicy::frozen());
+        let features = backprop.features(&self.tail.tensors, x, &mut evaluation)?;
+        Ok(self.tail.network.classify_train(&features, &mut evaluation)?.detach())
+    }
+
     /// The tail as it is now.
     pub fn tail(&self) -> &Tail {
         &self.tail
@@ -210,7 +236,6 @@ impl TailTrainer {
 #[cfg(test)]
 mod tests {
     use candle_resnet::initialise::fresh_weights;
-    use candle_resnet::training::NormPolicy;
 
     use super::*;
 

@@ -1,0 +1,243 @@
+//! `finetune train`: a folder of photos → a bundle.
+
+mod display;
+mod options;
+mod plan;
+mod views;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use candle_core::Device;
+use candle_finetune::augment::{Augmentation, ViewCount};
+use candle_finetune::bundle::{Draft, RunRecord};
+use candle_finetune::dataset::{Dataset, SplitName};
+use candle_finetune::extract::batch_size;
+use candle_finetune::finetuning::{Findings, FineTuned, Settings, Validation, fine_tune_model};
+use candle_finetune::images::Splits;
+use candle_finetune::run_file::RunFile;
+use candle_finetune::train::Metrics;
+use candle_resnet::Model;
+use candle_resnet::plan::PlanOptions;
+use clap::{ArgGroup, Args};
+
+use super::Outcome;
+use super::common::{
+    CatalogueArgument, ChannelsArgument, DeviceArgument, FreshArgument, ModelArguments, PlanArguments,
+    PreprocessingArguments, scan,
+};
+use super::interrupt::Interrupt;
+use display::{Display, percent};
+use options::TrainingOptions;
+
+#[derive(Args)]
+#[command(group = ArgGroup::new("augmented").args(["augment", "config"]).multiple(true))]
+pub struct Arguments {
+    /// One folder per class, or `train/` and `val/` (or `test/`) of such
+    #[arg(required_unless_present = "config")]
+    dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    model: ModelOptions,
+
+    /// Repeat the run that a bundle's `run.toml` records, but for what is asked for besides
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Folder to write the bundle to; named after data and model if left out
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+
+    /// Replace the bundle's files where the folder exists
+    #[arg(long, requires = "out")]
+    overwrite: bool,
+
+    #[command(flatten)]
+    device: DeviceArgument,
+
+    #[command(flatten)]
+    preprocessing: PreprocessingArguments,
+
+    #[command(flatten)]
+    plan: PlanArguments,
+
+    #[command(flatten)]
+    training: TrainingOptions,
+}
+
+/// Which model, where a file may say it too.
+#[derive(Args)]
+struct ModelOptions {
+    /// A model's name (see `finetune models`), `hf-hub:owner/name[@revision]`, or a folder that `finetune train`, timm or transformers wrote
+    #[arg(long, value_name = "NAME|FOLDER", required_unless_present = "config")]
+    model: Option<String>,
+
+    /// Take the weights of the named architecture from this file (.safetensors, .pth, .pt, .th, .bin)
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+
+    #[command(flatten)]
+    channels: ChannelsArgument,
+
+    #[command(flatten)]
+    catalogue: CatalogueArgument,
+
+    #[command(flatten)]
+    fresh: FreshArgument,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let file = arguments.config.as_deref().map(RunFile::read).transpose()?;
+    let record = arguments.record(file.as_ref().map(|file| &file.run));
+    let mut settings = arguments.training.settings(file.as_ref().map(|file| &file.settings), record.no_pretrained)?;
+    let dataset = scan(&record.data)?;
+    dataset.check_for_training().map_err(candle_finetune::Error::from)?;
+    let device = DeviceArgument::named(&record.device).open()?;
+    let target = arguments.target(&record)?;
+    let draft = Draft::new(&target, arguments.overwrite)?;
+    let mut model = arguments.load(&record, settings.head.seed)?;
+    match file {
+        Some(file) => model.preprocessing = file.preprocessing,
+        None => arguments.training.take_drop_rates(&mut settings, model.drop_rates),
+    }
+    let model = arguments.preprocessing.adapt(model)?;
+    let mut display = Display::new(Interrupt::listen()?);
+    plan::print(&model, &dataset, &settings)?;
+    let options = arguments.plan_options(&model, &dataset, &settings, &device);
+    let tuned = fine_tune_model(&model, &device, &options, &Splits::of(&dataset), &settings, &mut display)?;
+    let bundle = draft.write(&model, &tuned, &settings, &for_anywhere(record))?.publish()?;
+    print_result(&tuned, &bundle)?;
+    Ok(Outcome::Done)
+}
+
+impl Arguments {
+    /// What the run is of: what was asked for, and what `file` says of the rest.
+    fn record(&self, file: Option<&RunRecord>) -> RunRecord {
+        let here = RunRecord { device: self.device.name().into(), ..RunRecord::default() };
+        let mut record = file.cloned().unwrap_or(here);
+        if let Some(dir) = &self.dir {
+            record.data = dir.clone();
+        }
+        let ModelOptions { model, weights, channels, fresh, .. } = &self.model;
+        if let Some(model) = model {
+            // What belongs to another model says nothing of this one.
+            record =
+                RunRecord { model: model.clone(), data: record.data, device: record.device, ..RunRecord::default() };
+        }
+        if let Some(weights) = weights {
+            record.weights = Some(weights.clone());
+            record.no_pretrained = false;
+        }
+        if fresh.no_pretrained {
+            record.weights = None;
+            record.no_pretrained = true;
+        }
+        record.in_chans = channels.get().or(record.in_chans);
+        if let Some(device) = self.device.given() {
+            record.device = device.into();
+        }
+        record
+    }
+
+    fn load(&self, record: &RunRecord, seed: u64) -> anyhow::Result<Model> {
+        let arguments = ModelArguments {
+            model: record.model.clone(),
+            weights: record.weights.clone(),
+            channels: ChannelsArgument::of(record.in_chans),
+            catalogue: self.model.catalogue.clone(),
+        };
+        arguments.load(record.no_pretrained.then_some(seed))
+    }
+
+    /// The folder that was asked for, or `DATA-MODEL` with a number where that is taken.
+    fn target(&self, record: &RunRecord) -> anyhow::Result<PathBuf> {
+        let data = record.data.canonicalize().unwrap_or_else(|_| record.data.clone());
+        let target = self.out.clone().unwrap_or_else(|| default_target(&data, &record.model));
+        // A bundle inside the data set would be a class of it the next time.
+        if std::path::absolute(&target)?.starts_with(&data) {
+            bail!("{}: lies inside the data set {}", target.display(), data.display());
+        }
+        Ok(target)
+    }
+
+    fn plan_options(&self, model: &Model, dataset: &Dataset, settings: &Settings, device: &Device) -> PlanOptions {
+        let batch = match &settings.tail {
+            Some(tail) => tail.batch_size,
+            None => batch_size(model.preprocessing.crop, device).max(views(settings)),
+        };
+        self.plan.options_for(model, images_and_views(dataset, settings), batch)
+    }
+}
+
+/// The record with paths that mean the same wherever it is read.
+fn for_anywhere(record: RunRecord) -> RunRecord {
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    RunRecord { data: absolute(record.data), weights: record.weights.map(absolute), ..record }
+}
+
+/// In the working folder, or beside the data set where the working folder lies in it.
+fn default_target(data: &Path, model: &str) -> PathBuf {
+    let name = format!("{}-{}", last_part(data), last_part(Path::new(model)));
+    let inside = std::env::current_dir().is_ok_and(|folder| folder.starts_with(data));
+    let place = if inside { data.parent().unwrap_or(Path::new("")) } else { Path::new("") };
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let mut candidates = std::iter::once(name.clone()).chain(numbered).map(|name| place.join(name));
+    candidates.find(|candidate| candidate.symlink_metadata().is_err()).unwrap_or_else(|| place.join(&name))
+}
+
+/// `photos` of `some/photos/`; what cannot stand in a file name becomes `-`.
+fn last_part(path: &Path) -> String {
+    let absolute = path.canonicalize().unwrap_or_else(|_| path.into());
+    let name = absolute.file_name().unwrap_or(absolute.as_os_str()).to_string_lossy().into_owned();
+    name.replace([':', '/', '\\', '@'], "-")
+}
+
+/// Views of each training image that go through the network, as far as that is known: itself, and those that are kept.
+fn views(settings: &Settings) -> usize {
+    match &settings.augmentation {
+        Some(Augmentation { views: ViewCount::Kept(views), .. }) => 1 + views,
+        _ => 1,
+    }
+}
+
+/// All that goes through the network.
+fn images_and_views(dataset: &Dataset, settings: &Settings) -> usize {
+    let count = |(&split, images): (&SplitName, &Vec<_>)| match split {
+        SplitName::Train => images.len() * views(settings),
+        _ => images.len(),
+    };
+    let images: usize = dataset.splits.iter().map(count).sum();
+    images * settings.tail.as_ref().map_or(1, |tail| tail.epochs)
+}
+
+fn print_result(tuned: &FineTuned, bundle: &Path) -> std::io::Result<()> {
+    if tuned.trained.interrupted {
+        say!("{:>12} stopped early; this is the best so far", "note");
+    }
+    if let Some(Validation { epoch, top1, loss, images }) = tuned.trained.val {
+        let after = if epoch == 0 { "of the head alone".into() } else { format!("after epoch {epoch}") };
+        say!("{:>12} top-1 {} of {images} images, loss {loss:.4}, {after}", "val", percent(top1));
+    }
+    if let Some(Metrics { top1, loss, images, .. }) = tuned.test {
+        say!("{:>12} top-1 {} of {images} images, loss {loss:.4}", "test", percent(top1));
+    }
+    print_findings(&tuned.findings);
+    writeln!(std::io::stdout(), "{}", bundle.display())?;
+    say!("try: finetune predict PHOTO --model {}", bundle.display());
+    Ok(())
+}
+
+/// Skipped images, each with its reason, and what is worth knowing of the others.
+pub fn print_findings(findings: &Findings) {
+    for (name, note) in &findings.notes {
+        tracing::info!("{name}: {note}");
+    }
+    for skipped in &findings.skipped {
+        say!("skipped: {}", skipped.reason);
+    }
+    if !findings.skipped.is_empty() {
+        say!("{:>12} {} images could not be read", "skipped", findings.skipped.len());
+    }
+}

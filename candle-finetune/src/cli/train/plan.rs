@@ -1,0 +1,94 @@
+//! What a run is about to do, told before it begins.
+
+use candle_finetune::Settings;
+use candle_finetune::augment::{Augmentation, ViewCount};
+use candle_finetune::dataset::{Dataset, SplitName};
+use candle_finetune::finetuning::{PartPlan, part_plans};
+use candle_finetune::train::tail::{BatchNorm, TailSettings, TrainFrom};
+use candle_resnet::Model;
+use candle_resnet::training::Statistics;
+
+use crate::cli::text::count;
+
+/// Prints data, model, what of it trains and how.
+pub fn print(model: &Model, dataset: &Dataset, settings: &Settings) -> anyhow::Result<()> {
+    let images = |split| dataset.split(split).len();
+    let val = match images(SplitName::Val) {
+        0 if settings.val_fraction > 0.0 => format!("{:.0} % of them held out", 100.0 * settings.val_fraction),
+        0 => "no validation".into(),
+        images => format!("{images} to validate"),
+    };
+    let classes = &dataset.classes;
+    say!("{:>12} {} classes: {}", "data", classes.len(), shortened(classes));
+    say!("{:>12} {} to train, {val}, {} to test", "images", images(SplitName::Train), images(SplitName::Test));
+    match &settings.tail {
+        None => print_head(model, classes.len()),
+        Some(tail) => print_tail(model, classes.len(), &tail.resolved(model.provenance.file.is_none()), settings)?,
+    }
+    if let Some(Augmentation { policy, views }) = &settings.augmentation {
+        say!("{:>12} {}: {policy}", "views", views_text(*views, settings.tail.is_some()));
+    }
+    Ok(())
+}
+
+fn views_text(views: ViewCount, tail: bool) -> String {
+    match views {
+        ViewCount::Fresh => "another of each training image in every epoch".into(),
+        ViewCount::Kept(views) if tail => format!("{views} of each training image, one in every epoch"),
+        ViewCount::Kept(views) => format!("{views} of each training image, beside itself"),
+    }
+}
+
+fn shortened(classes: &[String]) -> String {
+    const SHOWN: usize = 6;
+    let shown = classes.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if classes.len() > SHOWN { format!("{shown}, …") } else { shown }
+}
+
+/// The network's name and what it is shown.
+fn network(model: &Model) -> String {
+    let crop = model.preprocessing.crop;
+    let grey = if model.architecture.in_channels == 1 { " in grey" } else { "" };
+    format!("{}, {crop}×{crop} pixels{grey}", model.architecture.name)
+}
+
+fn print_head(model: &Model, classes: usize) {
+    let width = model.architecture.feature_width();
+    say!("{:>12} {}, all frozen but a new fc of {classes} × {width}", "model", network(model));
+}
+
+fn print_tail(model: &Model, classes: usize, tail: &TailSettings, settings: &Settings) -> anyhow::Result<()> {
+    say!("{:>12} {}, trained from {} on", "model", network(model), tail.train_from);
+    say!("{:>12}   {:>12}   {:<8}   {:<22}   learning rate", "part", "parameters", "", "batch norms");
+    for plan in part_plans(&model.architecture, classes, tail)? {
+        say!("{}", part_line(&plan));
+    }
+    say!("{:>12} {}", "norms", norms(tail));
+    match tail.head_first {
+        true => say!("{:>12} first, {} epochs on features of the frozen network", "head", settings.head.epochs),
+        false => say!("{:>12} as it is drawn", "head"),
+    }
+    let (epochs, batch) = (tail.epochs, tail.batch_size);
+    say!("{:>12} {epochs}, {batch} images a step; the best is kept, and not refitted on what was held out", "epochs");
+    Ok(())
+}
+
+fn part_line(PartPlan { part, parameters, lr, statistics }: &PartPlan) -> String {
+    let trains = if lr.is_some() { "trains" } else { "frozen" };
+    let norms = match statistics {
+        None => "",
+        Some(Statistics::Running) => "running statistics",
+        Some(Statistics::Batch) => "follow the batch",
+    };
+    let lr = lr.map_or("–".into(), |lr| format!("{lr:.2e}"));
+    format!("{:>12}   {:>12}   {trains:<8}   {norms:<22}   {lr}", part.to_string(), count(*parameters))
+}
+
+/// What batch norms do, and what speaks for it.
+fn norms(tail: &TailSettings) -> &'static str {
+    match (tail.batch_norm, tail.train_from) {
+        (BatchNorm::Train, TrainFrom::All) => "follow the batch, as everything does (--batch-norm frozen keeps them)",
+        (BatchNorm::Train, _) => "follow the batch where parts train, and keep their statistics elsewhere",
+        (BatchNorm::Frozen, _) => "keep their statistics, which small batches would only blur (--batch-norm train)",
+    }
+}

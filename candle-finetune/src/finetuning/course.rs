@@ -1,0 +1,116 @@
+//! Which images, in which order and views, the steps of an epoch see, and how fast they learn.
+//!
+//! Pure functions of settings, seed and epoch.
+
+use crate::augment::ViewCount;
+use crate::random::shuffled;
+use crate::reading::{Sight, View};
+use crate::train::schedule::Schedule;
+use crate::train::tail::{BatchNorm, TailSettings};
+
+/// How epochs go.
+pub(super) struct Course {
+    /// With derived values filled in.
+    pub(super) settings: TailSettings,
+    pub(super) seed: u64,
+    /// Augmented views of each image; without them it is seen as it is.
+    pub(super) views: Option<ViewCount>,
+    /// Images to train on.
+    pub(super) images: usize,
+}
+
+impl Course {
+    /// Steps of one epoch.
+    ///
+    /// Where batch norms follow the batch, what does not fill one is left out (others in each epoch): its statistics would
+    /// be those of few images.
+    pub(super) fn steps(&self) -> usize {
+        let full = self.images / self.settings.batch_size;
+        match self.settings.batch_norm {
+            BatchNorm::Train if full > 0 => full,
+            _ => self.images.div_ceil(self.settings.batch_size),
+        }
+    }
+
+    /// Images of one epoch.
+    pub(super) fn images_seen(&self) -> usize {
+        self.images.min(self.steps() * self.settings.batch_size)
+    }
+
+    pub(super) fn schedule(&self) -> Schedule {
+        Schedule {
+            shape: self.settings.schedule,
+            peak: self.settings.lr.unwrap_or(0.0),
+            warmup: self.settings.warmup_epochs.saturating_mul(self.steps()),
+            steps: self.settings.epochs.saturating_mul(self.steps()),
+            steps_per_epoch: self.steps(),
+        }
+    }
+
+    /// What an epoch, counted from 1, sees of the images `indices`, in order.
+    pub(super) fn sights(&self, epoch: usize, indices: &[usize]) -> impl Iterator<Item = Sight> {
+        let order = shuffled(indices.len() as u32, self.seed, epoch as u64).into_iter();
+        order.take(self.images_seen()).map(move |row| {
+            let image = indices[row as usize];
+            Sight { image, view: self.view(epoch, image) }
+        })
+    }
+
+    /// What each of its steps sees.
+    pub(super) fn batches(&self, epoch: usize, indices: &[usize]) -> Vec<Vec<Sight>> {
+        let sights: Vec<Sight> = self.sights(epoch, indices).collect();
+        sights.chunks(self.settings.batch_size).map(<[Sight]>::to_vec).collect()
+    }
+
+    /// How an image is seen in an epoch, counted from 1. Of views that are kept every image goes through all in turn.
+    fn view(&self, epoch: usize, image: usize) -> View {
+        match self.views {
+            None => View::Plain,
+            Some(ViewCount::Fresh) => View::Augmented(epoch as u64),
+            Some(ViewCount::Kept(views)) => View::Augmented(((epoch - 1 + image) % views.max(1)) as u64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::tail::TrainFrom;
+
+    fn course(images: usize, batch_size: usize, batch_norm: BatchNorm, views: Option<ViewCount>) -> Course {
+        let settings = TailSettings { batch_size, batch_norm, ..TailSettings::pretrained(TrainFrom::All) };
+        Course { settings, seed: 3, views, images }
+    }
+
+    #[test]
+    fn what_fills_no_batch_trains_only_where_norms_are_frozen() {
+        let steps = |images, batch_norm| course(images, 4, batch_norm, None).steps();
+        assert_eq!((steps(9, BatchNorm::Frozen), steps(9, BatchNorm::Train)), (3, 2));
+        assert_eq!((steps(3, BatchNorm::Frozen), steps(3, BatchNorm::Train)), (1, 1), "all there is");
+        assert_eq!(course(9, 4, BatchNorm::Train, None).images_seen(), 8);
+    }
+
+    #[test]
+    fn every_epoch_has_an_order_of_its_own_and_every_image_in_it() {
+        let course = course(9, 4, BatchNorm::Frozen, None);
+        let indices: Vec<usize> = (10..19).collect();
+        let images =
+            |epoch| -> Vec<usize> { course.batches(epoch, &indices).concat().iter().map(|s| s.image).collect() };
+        assert_ne!(images(1), images(2));
+        assert_eq!(images(1), images(1));
+        let mut sorted = images(1);
+        sorted.sort();
+        assert_eq!(sorted, indices);
+    }
+
+    #[test]
+    fn kept_views_come_round_and_fresh_ones_never() {
+        let view = |views, epoch, image| course(9, 4, BatchNorm::Frozen, views).view(epoch, image);
+        let kept = Some(ViewCount::Kept(3));
+        let seen: Vec<View> = (1..=4).map(|epoch| view(kept, epoch, 7)).collect();
+        assert_eq!(seen, [1, 2, 0, 1].map(View::Augmented));
+        assert_ne!(view(kept, 1, 7), view(kept, 1, 8), "images of one epoch show different ones");
+        assert_eq!(view(Some(ViewCount::Fresh), 5, 7), View::Augmented(5));
+        assert_eq!(view(None, 5, 7), View::Plain);
+    }
+}

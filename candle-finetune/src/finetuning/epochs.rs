@@ -1,0 +1,252 @@
+//! A tail over epochs: steps, measuring, and keeping the best.
+//!
+//! What a step leaves out is a function of seed and step, as what it sees is one of seed and epoch: neither threads nor an
+//! interruption can change them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use candle_core::Tensor;
+
+use super::course::Course;
+use super::{Findings, Observer, Phase, Validation, check_classes};
+use crate::error::{Error, Result};
+use crate::images::LabelledImages;
+use crate::maps::{MapBatch, Maps};
+use crate::reading::{Sight, View};
+use crate::train::metrics::Tally;
+use crate::train::tail::{Tail, TailTrainer};
+use crate::train::{EpochRecord, TrainError, better};
+
+/// Images of a split, and where what the tail is given of them comes from.
+pub(super) struct Source<'a> {
+    pub(super) maps: &'a dyn Maps,
+    pub(super) images: &'a dyn LabelledImages,
+    /// Those that count.
+    pub(super) indices: Vec<usize>,
+}
+
+impl Source<'_> {
+    /// Images of each class.
+    pub(super) fn class_counts(&self, classes: usize) -> Vec<usize> {
+        let mut counts = vec![0; classes];
+        for &index in &self.indices {
+            if let Some(count) = counts.get_mut(self.images.label(index)) {
+                *count += 1;
+            }
+        }
+        counts
+    }
+
+    fn labels(&self, sights: &[Sight]) -> Vec<u32> {
+        sights.iter().map(|sight| self.images.label(sight.image) as u32).collect()
+    }
+}
+
+/// How far a training has come.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Every epoch that is over.
+    pub(super) history: Vec<EpochRecord>,
+    /// The best weights so far, where there is something to measure them by.
+    pub(super) best: Option<Best>,
+    /// The epoch that is not over.
+    current: Partial,
+}
+
+/// Weights that were measured.
+pub(super) struct Best {
+    pub(super) val: Validation,
+    /// Copies, under torchvision's names.
+    pub(super) tensors: BTreeMap<String, Tensor>,
+}
+
+/// A part of an epoch.
+#[derive(Default)]
+struct Partial {
+    /// Steps that are done.
+    steps: usize,
+    /// Sum of the loss over images.
+    loss: f64,
+    images: usize,
+    lr: f64,
+}
+
+/// What is left of a training that ended.
+pub(super) struct Ended {
+    /// Every epoch.
+    pub(super) history: Vec<EpochRecord>,
+    /// Weights as they are to be delivered.
+    pub(super) tensors: BTreeMap<String, Tensor>,
+    /// What they were measured to be.
+    pub(super) val: Option<Validation>,
+    pub(super) interrupted: bool,
+}
+
+/// A tail that trains.
+pub(super) struct Run<'a> {
+    pub(super) course: Course,
+    pub(super) trainer: TailTrainer,
+    pub(super) train: Source<'a>,
+    pub(super) val: Option<Source<'a>>,
+    /// What to deliver where the first epoch is not finished. It is no rival of later epochs: it was chosen from many.
+    pub(super) start: Option<Best>,
+    pub(super) progress: Progress,
+    pub(super) findings: &'a mut Findings,
+    pub(super) classes: &'a [String],
+}
+
+impl Run<'_> {
+    /// Trains to the end, or until the observer stops or patience ends.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if there is nothing worth keeping yet, [`TrainError::Diverged`], and those of images and maps.
+    pub(super) fn run(mut self, observer: &mut dyn Observer) -> Result<Ended> {
+        observer.begin(Phase::Fit, self.course.settings.epochs);
+        let mut stopped = false;
+        while !stopped && self.progress.history.len() < self.course.settings.epochs && !self.is_out_of_patience() {
+            observer.begin(Phase::Epoch, self.images_of_an_epoch());
+            let record = self.epoch(observer)?;
+            observer.end(Phase::Epoch);
+            let Some(record) = record else {
+                stopped = true;
+                break;
+            };
+            self.progress.history.push(record);
+            observer.epoch(Phase::Fit, &record);
+            stopped = observer.stop();
+        }
+        observer.end(Phase::Fit);
+        self.finish(stopped)
+    }
+
+    fn finish(self, interrupted: bool) -> Result<Ended> {
+        let Progress { history, best, .. } = self.progress;
+        let (val, tensors) = match best.or(self.start.filter(|_| history.is_empty())) {
+            Some(Best { val, tensors }) => (Some(val), tensors),
+            None if history.is_empty() => return Err(Error::Interrupted),
+            None => (None, copies(self.trainer.tail())?),
+        };
+        Ok(Ended { history, tensors, val, interrupted })
+    }
+
+    fn images_of_an_epoch(&self) -> usize {
+        self.course.images_seen() + self.val.as_ref().map_or(0, |val| val.indices.len())
+    }
+
+    fn is_out_of_patience(&self) -> bool {
+        let best = self.progress.best.as_ref().map_or(0, |best| best.val.epoch);
+        let waited = self.progress.history.len() - best;
+        self.val.is_some() && self.course.settings.patience.is_some_and(|patience| waited >= patience)
+    }
+
+    /// What remains of an epoch, and what its weights reach; nothing if the observer stops it.
+    fn epoch(&mut self, observer: &mut dyn Observer) -> Result<Option<EpochRecord>> {
+        let start = Instant::now();
+        let epoch = self.progress.history.len() + 1;
+        if self.train_epoch(epoch, observer)?.is_break() {
+            return Ok(None);
+        }
+        let Partial { loss, images, lr, .. } = std::mem::take(&mut self.progress.current);
+        self.check_read(images)?;
+        let mut record = EpochRecord {
+            epoch,
+            lr,
+            train_loss: loss / images as f64,
+            train_top1: None,
+            val_loss: None,
+            val_top1: None,
+            seconds: 0.0,
+        };
+        if self.val.is_some() {
+            let Some(val) = self.measure(epoch, observer)? else { return Ok(None) };
+            (record.val_loss, record.val_top1) = (Some(val.loss), Some(val.top1));
+        }
+        record.seconds = start.elapsed().as_secs_f64();
+        Ok(Some(record))
+    }
+
+    /// Refuses a class, or all of them, none of whose images could be read, once an epoch of `images` images is over.
+    fn check_read(&mut self, images: usize) -> Result<()> {
+        if images == 0 {
+            return Err(Error::NoImages { skipped: std::mem::take(&mut self.findings.skipped) });
+        }
+        if self.findings.skipped.is_empty() {
+            return Ok(());
+        }
+        let skipped: BTreeSet<&str> = self.findings.skipped.iter().map(|skipped| skipped.name.as_str()).collect();
+        let read = |&&index: &&usize| !skipped.contains(self.train.images.name(index).as_str());
+        let read: Vec<usize> = self.train.indices.iter().filter(read).copied().collect();
+        check_classes(self.train.images, &read, self.classes)
+    }
+
+    /// The steps of an epoch that are still to do.
+    fn train_epoch(&mut self, epoch: usize, observer: &mut dyn Observer) -> Result<ControlFlow<()>> {
+        let (schedule, first) = (self.course.schedule(), (epoch - 1) * self.course.steps());
+        let mut batches = self.course.batches(epoch, &self.train.indices);
+        batches.drain(..self.progress.current.steps);
+        let (trainer, train) = (&mut self.trainer, &self.train);
+        let (current, findings) = (&mut self.progress.current, &mut *self.findings);
+        train.maps.each(batches, &mut |MapBatch { maps, sights, skipped, notes }| {
+            let step = first + current.steps;
+            current.steps += 1;
+            current.lr = schedule.at(step);
+            if let Some(maps) = maps {
+                trainer.at_step(step as u64);
+                let loss = trainer.step(&maps, &train.labels(&sights), current.lr)?;
+                if !loss.is_finite() {
+                    return Err(TrainError::Diverged { loss, epoch, step: current.steps, lr: current.lr }.into());
+                }
+                current.loss += loss * sights.len() as f64;
+                current.images += sights.len();
+            }
+            observer.images(sights.len() + skipped.len());
+            findings.add(skipped, notes);
+            Ok(if observer.stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+    }
+
+    /// Measures the tail as it is after `epoch` and keeps it if it is the best; nothing if the observer stops.
+    fn measure(&mut self, epoch: usize, observer: &mut dyn Observer) -> Result<Option<Validation>> {
+        let Some(val) = &self.val else { return Ok(None) };
+        let Some(tally) = tally(&mut self.trainer, val, self.course.settings.batch_size, self.findings, observer)?
+        else {
+            return Ok(None);
+        };
+        let metrics = tally.metrics();
+        let val = Validation::new(epoch, metrics);
+        if self.progress.best.as_ref().is_none_or(|best| better((val.top1, val.loss), (best.val.top1, best.val.loss))) {
+            self.progress.best = Some(Best { val, tensors: copies(self.trainer.tail())? });
+        }
+        Ok(Some(val))
+    }
+}
+
+/// Asks the tail that `trainer` trains about the images of `source` as they are; nothing if the observer stops.
+fn tally(
+    trainer: &mut TailTrainer,
+    source: &Source<'_>,
+    batch_size: usize,
+    findings: &mut Findings,
+    observer: &mut dyn Observer,
+) -> Result<Option<Tally>> {
+    let plain = |&image: &usize| Sight { image, view: View::Plain };
+    let batches = source.indices.chunks(batch_size).map(|images| images.iter().map(plain).collect()).collect();
+    let mut tally = Tally::default();
+    let flow = source.maps.each(batches, &mut |MapBatch { maps, sights, skipped, notes }| {
+        if let Some(maps) = maps {
+            tally.add(&trainer.logits(&maps)?, &source.labels(&sights))?;
+        }
+        observer.images(sights.len() + skipped.len());
+        findings.add(skipped, notes);
+        Ok(if observer.stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(flow.is_continue().then_some(tally))
+}
+
+/// Every tensor that the tail trains or moves, as it is now.
+pub(super) fn copies(tail: &Tail) -> Result<BTreeMap<String, Tensor>> {
+    let copy = |(name, tensor): (String, Tensor)| Ok((name, tensor.copy()?));
+    tail.own_tensors().into_iter().map(copy).collect()
+}

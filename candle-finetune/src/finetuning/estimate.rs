@@ -1,0 +1,172 @@
+//! What training a tail will take: time from a trial on a few images, memory from sizes.
+
+use std::time::Instant;
+
+use candle_core::Tensor;
+use candle_resnet::FeatureExtractor;
+use candle_resnet::architecture::Architecture;
+use candle_resnet::blueprint::Blueprint;
+use candle_resnet::part::Part;
+
+use super::course::Course;
+use crate::error::Result;
+use crate::maps::ComputedMaps;
+use crate::reading::Sight;
+use crate::train::OptimizerSettings;
+use crate::train::tail::{TailSettings, TailTrainer};
+
+/// What a run will take, about.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// Seconds before the first epoch.
+    pub before: f64,
+    /// Seconds of an epoch, validation included.
+    pub epoch: f64,
+    /// Epochs, unless patience ends them.
+    pub epochs: usize,
+    /// Bytes at the peak.
+    pub memory: u64,
+}
+
+/// Bytes of a value.
+const VALUE: u64 = 4;
+
+/// How often a training step holds what a convolution puts out: beside itself what its norm makes of it, and the gradients.
+/// Measured with resnet18, resnet20_cifar and resnet50 at two batch sizes each: 10.4 to 11.5.
+const COPIES: u64 = 11;
+
+/// How often the frozen form holds its parameters: Winograd's transformed weights are larger. Measured with resnet18 and
+/// resnet50.
+const FROZEN_COPIES: u64 = 3;
+
+/// How often a parameter that trains is held: it, its gradient, the best so far, and what the optimiser makes of it.
+const TRAINED_COPIES: u64 = 4;
+
+/// What the program takes with nothing to do.
+const PROGRAM: u64 = 60_000_000;
+
+/// Images of a trial: few, as a step of a large network takes seconds.
+const TRIAL_PIXELS: usize = 4 * 224 * 224;
+
+/// How many images of side `crop` a trial looks at.
+pub(super) fn trial_images(crop: usize, batch_size: usize) -> usize {
+    (TRIAL_PIXELS / (crop * crop).max(1)).clamp(1, 32).min(batch_size)
+}
+
+/// Seconds for one image.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trial {
+    read: f64,
+    map: f64,
+    step: f64,
+    forward: f64,
+    /// Of the whole network in its frozen form, where a head is trained first.
+    features: f64,
+}
+
+impl Trial {
+    /// Reads `sights` and takes a step on them with `trainer`, which is not used afterwards; nothing if none can be read.
+    pub(super) fn run(
+        maps: &ComputedMaps<'_>,
+        sights: &[Sight],
+        mut trainer: TailTrainer,
+        features: Option<&dyn FeatureExtractor>,
+    ) -> Result<Option<Trial>> {
+        let mut clock = Clock::start();
+        let pixels = maps.reader.read(sights)?;
+        let images = pixels.sights.len() as f64;
+        let read = clock.lap();
+        let copy = Tensor::new(pixels.values.as_slice(), maps.device)?;
+        clock.lap();
+        let Some(x) = maps.maps(pixels)?.maps else { return Ok(None) };
+        let map = clock.lap();
+        trainer.step(&x, &vec![0; x.dim(0)?], 1e-6)?;
+        let step = clock.lap();
+        trainer.tail().forward(&x)?;
+        let forward = clock.lap();
+        if let Some(trunk) = features {
+            let crop = maps.reader.preprocessing.crop;
+            trunk.features(&copy.reshape((x.dim(0)?, maps.reader.channels, crop, crop))?)?;
+        }
+        let features = clock.lap();
+        let [read, map, step, forward, features] = [read, map, step, forward, features].map(|time| time / images);
+        Ok(Some(Trial { read, map, step, forward, features }))
+    }
+
+    /// What a whole run takes: `course`'s epochs, each with `val` images to measure, after features of all of them where a
+    /// head is trained first.
+    pub(super) fn estimate(&self, course: &Course, val: usize, memory: u64) -> Estimate {
+        let Trial { read, map, step, forward, features } = self;
+        let (images, val) = (course.images_seen() as f64, val as f64);
+        let before = if course.settings.head_first { (images + val) * (read + features) } else { 0.0 };
+        let epoch = images * (read + map + step) + val * (read + map + forward);
+        Estimate { before, epoch, epochs: course.settings.epochs, memory }
+    }
+}
+
+/// Measures one time after the other.
+struct Clock(Instant);
+
+impl Clock {
+    fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    /// Seconds since the last time.
+    fn lap(&mut self) -> f64 {
+        let now = Instant::now();
+        let seconds = now.duration_since(self.0).as_secs_f64();
+        self.0 = now;
+        seconds
+    }
+}
+
+/// Bytes at the peak of a training, for images of side `crop`.
+pub(super) fn memory(architecture: &Architecture, classes: usize, crop: usize, tail: &TailSettings) -> Result<u64> {
+    let first = tail.train_from.part(architecture)?;
+    let blueprint = Blueprint::of(architecture);
+    let parts = Part::all(architecture);
+    let trains = parts.zip(blueprint.costs(crop)).filter(|(part, _)| *part >= first);
+    let activations: u64 = trains.map(|(_, cost)| cost.activations).sum();
+    let all = blueprint.parameter_count(classes) as u64;
+    let trained: usize = Part::tensors(architecture, classes)
+        .iter()
+        .filter(|(part, _)| *part >= first)
+        .map(|(_, spec)| spec.elements())
+        .sum();
+    let moments = match tail.optimizer {
+        OptimizerSettings::Sgd { .. } => 1,
+        OptimizerSettings::AdamW { .. } => 2,
+    };
+    let frozen = if tail.head_first || first > Part::Stem { FROZEN_COPIES } else { 0 };
+    let pixels = (architecture.in_channels * crop * crop) as u64;
+    let batch = tail.batch_size as u64 * (COPIES * activations + 4 * pixels);
+    let weights = (1 + frozen) * all + (TRAINED_COPIES + moments) * trained as u64;
+    Ok(PROGRAM + VALUE * (batch + weights))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::tail::TrainFrom;
+
+    /// What `/usr/bin/time` said of runs with frozen batch norms, from a head that was drawn.
+    #[test]
+    fn memory_is_within_a_third_of_what_was_measured() {
+        let table = [
+            ("resnet18", 224, TrainFrom::All, 8, 1280),
+            ("resnet18", 224, TrainFrom::All, 16, 2116),
+            ("resnet18", 224, TrainFrom::Stage(4), 8, 494),
+            ("resnet50", 224, TrainFrom::Stage(4), 8, 981),
+            ("resnet50", 224, TrainFrom::Stage(3), 4, 1471),
+            ("resnet20_cifar", 32, TrainFrom::All, 32, 277),
+            ("resnet20_cifar", 32, TrainFrom::All, 128, 1030),
+        ];
+        for (name, crop, train_from, batch_size, measured) in table {
+            let tail = TailSettings { batch_size, head_first: false, ..TailSettings::pretrained(train_from) };
+            let bytes = memory(Architecture::named(name).unwrap(), 2, crop, &tail).unwrap();
+            let ratio = bytes as f64 / 1e6 / f64::from(measured);
+            assert!((0.75..1.33).contains(&ratio), "{name} from {train_from}: {ratio} of {measured} MB");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! All parts of a network from a boundary on, trained above what is frozen before it.
+//!
+//! A head is fitted on features first, unless the settings say otherwise; the tail starts from it. Then every step takes what
+//! images become at the boundary.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use candle_resnet::drop_path::StochasticDepth;
+use candle_resnet::dropout::Dropout;
+use candle_resnet::features::Boundary;
+use candle_resnet::part::Part;
+use candle_resnet::plan::PlanOptions;
+use candle_resnet::preprocess::check_photo_channels;
+use candle_resnet::training::TrainingMode;
+use candle_resnet::{FeatureExtractor, Model, Trunk, weights};
+
+use super::course::Course;
+use super::epochs::{Best, Ended, Progress, Run, Source, copies};
+use super::estimate::{Trial, memory, trial_images};
+use super::head::{self, Parts};
+use super::{
+    Derived, Findings, FineTuned, Observer, Phase, Rates, Settings, Stage, TrainedWeights, Validation, assignments,
+    check_classes, fine_tune,
+};
+use crate::augment::Augmentation;
+use crate::dataset;
+use crate::error::{Error, Result};
+use crate::extract::Views;
+use crate::images::{LabelledImages, Splits};
+use crate::maps::ComputedMaps;
+use crate::reading::{Augmenter, Reader, Sight, Unreadable};
+use crate::train::tail::{Tail, TailSettings, TailTrainer};
+use crate::train::{self, Head, Metrics};
+
+/// What random draws of a training step are made from, beside the seed.
+const LEFT_OUT: u64 = u64::from_le_bytes(*b"left out");
+
+/// Trains what `settings` name of `model` on the images of `splits`, on `device`; `options` are the frozen form's.
+///
+/// # Errors
+/// As [`fine_tune`]; and if the network has no such part.
+pub fn fine_tune_model(
+    model: &Model,
+    device: &Device,
+    options: &PlanOptions,
+    splits: &Splits<'_>,
+    settings: &Settings,
+    observer: &mut dyn Observer,
+) -> Result<FineTuned> {
+    settings.validate()?;
+    let frozen = Frozen { model, device, options };
+    match &settings.tail {
+        None => fine_tune(&frozen.trunk(None)?, &model.preprocessing, splits, settings, observer),
+        Some(tail) => {
+            check_photo_channels(model.architecture.in_channels).map_err(candle_resnet::Error::from)?;
+            let tail = tail.resolved(model.provenance.file.is_none());
+            Unfreezing { frozen, splits, settings, tail }.run(observer)
+        }
+    }
+}
+
+/// The network before anything trains, and how its frozen form is compiled.
+#[derive(Clone, Copy)]
+struct Frozen<'a> {
+    model: &'a Model,
+    device: &'a Device,
+    options: &'a PlanOptions,
+}
+
+impl Frozen<'_> {
+    /// The frozen form, with `tensors` in the place of the model's own where there are any.
+    fn trunk(&self, tensors: Option<&BTreeMap<String, Tensor>>) -> Result<Trunk> {
+        let Some(tensors) = tensors else { return Ok(self.model.trunk_with(self.device, self.options)?) };
+        let mut all = weights::tensors(&self.model.weights)?;
+        all.extend(tensors.clone());
+        let weights = weights::into_var_map(all, &Device::Cpu)?;
+        Ok(Trunk::compile_with(&self.model.architecture, &weights, self.device, self.options)?)
+    }
+}
+
+/// What a tail is trained with.
+struct Unfreezing<'a> {
+    frozen: Frozen<'a>,
+    splits: &'a Splits<'a>,
+    settings: &'a Settings,
+    /// With derived values filled in.
+    tail: TailSettings,
+}
+
+/// What a tail starts from.
+struct Start {
+    head: Head,
+    /// How the head was fitted and what it was measured to be; nothing where it was drawn.
+    fitted: Option<Fitted>,
+    /// Index of each training image that counts.
+    kept: Vec<usize>,
+    /// Those of them that are held out.
+    held_out: Vec<usize>,
+}
+
+impl Start {
+    /// Index of each training image that is trained on.
+    fn fit(&self) -> Vec<usize> {
+        let trained_on = |index: &&usize| self.held_out.binary_search(index).is_err();
+        self.kept.iter().filter(trained_on).copied().collect()
+    }
+}
+
+/// A head that was fitted on features.
+struct Fitted {
+    trained: train::Trained,
+    val: Option<Validation>,
+}
+
+impl Unfreezing<'_> {
+    fn run(&self, observer: &mut dyn Observer) -> Result<FineTuned> {
+        let architecture = &self.frozen.model.architecture;
+        let first = self.tail.train_from.part(architecture)?;
+        let needs_trunk = self.tail.head_first || first.entry(architecture).is_some();
+        let trunk = needs_trunk.then(|| self.frozen.trunk(None)).transpose()?;
+        let drawn = self.draw_head()?;
+        self.estimate(first, &drawn, trunk.as_ref(), observer)?;
+        let mut findings = Findings::default();
+        let start = match &trunk {
+            Some(trunk) if self.tail.head_first => self.fit_head(trunk, &mut findings, observer)?,
+            _ => drawn,
+        };
+        let ended = match &start.fitted {
+            Some(fitted) if fitted.trained.ended == train::Ended::Observer => {
+                Ended::with_head(&start.head, fitted.val)?
+            }
+            _ => self.train(first, &start, trunk, &mut findings, observer)?,
+        };
+        let test = self.test(&ended.tensors, &mut findings, observer)?;
+        Ok(FineTuned {
+            classes: self.splits.classes.clone(),
+            assignments: assignments(self.splits.train, &start.kept, &start.held_out),
+            test,
+            findings,
+            trained: self.trained(start.fitted, ended),
+        })
+    }
+
+    /// Tells the observer what is to come, from a trial on the first images.
+    fn estimate(&self, first: Part, start: &Start, trunk: Option<&Trunk>, observer: &mut dyn Observer) -> Result<()> {
+        let Model { architecture, preprocessing, .. } = self.frozen.model;
+        let maps = self.maps(self.splits.train, trunk.zip(first.entry(architecture)));
+        let source = Source { maps: &maps, images: self.splits.train, indices: start.fit() };
+        let images = trial_images(preprocessing.crop, self.tail.batch_size);
+        let course = self.course(source.indices.len());
+        let sights: Vec<Sight> = course.sights(1, &source.indices).take(images).collect();
+        let trainer = self.trainer(first, &start.head, &source)?;
+        let features = trunk.filter(|_| self.tail.head_first).map(|trunk| trunk as &dyn FeatureExtractor);
+        if let Some(trial) = Trial::run(&maps, &sights, trainer, features)? {
+            let val = self.splits.val.map_or(start.held_out.len(), LabelledImages::len);
+            let memory = memory(architecture, self.splits.classes.len(), preprocessing.crop, &self.tail)?;
+            observer.estimate(&trial.estimate(&course, val, memory));
+        }
+        Ok(())
+    }
+
+    fn course(&self, images: usize) -> Course {
+        Course {
+            settings: self.tail.clone(),
+            seed: self.settings.head.seed,
+            views: self.settings.augmentation.as_ref().map(|augmentation| augmentation.views),
+            images,
+        }
+    }
+
+    /// A head on features of the frozen network.
+    fn fit_head(&self, trunk: &Trunk, findings: &mut Findings, observer: &mut dyn Observer) -> Result<Start> {
+        let mut reader = self.feature_reader(trunk);
+        let train = reader.features(Phase::TrainFeatures, self.splits.train, Views::Plain, observer)?;
+        check_classes(self.splits.train, &train.kept, &self.splits.classes)?;
+        let val = self.splits.val.map(|images| reader.features(Phase::ValFeatures, images, Views::Plain, observer));
+        let parts = Parts::divide(&train, val.transpose()?.as_ref(), self.splits.classes.len(), self.settings)?;
+        let trained = parts.fit(Phase::Head, &self.settings.head, observer)?;
+        let val = head::validation(&trained.history, trained.best_epoch, parts.val_images());
+        findings.append(reader.findings);
+        Ok(Start {
+            head: trained.head.clone(),
+            fitted: Some(Fitted { val: val.map(|val| Validation { epoch: 0, ..val }), trained }),
+            held_out: parts.held_out(&train),
+            kept: train.kept,
+        })
+    }
+
+    /// A head as it is drawn, and all images.
+    fn draw_head(&self) -> Result<Start> {
+        let Splits { classes, train, val, .. } = self.splits;
+        let head = &self.settings.head;
+        let labels: Vec<usize> = (0..train.len()).map(|index| train.label(index)).collect();
+        let all: Vec<usize> = (0..train.len()).collect();
+        check_classes(*train, &all, classes)?;
+        let held_out = match val {
+            Some(_) => Vec::new(),
+            None => dataset::hold_out(&labels, classes.len(), self.settings.val_fraction, head.seed).1,
+        };
+        let width = self.frozen.model.architecture.feature_width();
+        let head = Head::new(classes.len(), width, head.seed, self.frozen.device)?;
+        Ok(Start { head, fitted: None, kept: all, held_out })
+    }
+
+    /// Trains the tail from `start` on.
+    fn train(
+        &self,
+        first: Part,
+        start: &Start,
+        trunk: Option<Trunk>,
+        findings: &mut Findings,
+        observer: &mut dyn Observer,
+    ) -> Result<Ended> {
+        // Where pixels are all that is asked for, the frozen form is not needed any more.
+        let entry = first.entry(&self.frozen.model.architecture);
+        let trunk = trunk.filter(|_| entry.is_some());
+        let left = trunk.as_ref().zip(entry);
+        let maps = self.maps(self.splits.train, left);
+        let val_maps = self.splits.val.map(|images| self.maps(images, left));
+        let train = Source { maps: &maps, images: self.splits.train, indices: start.fit() };
+        let val = match (&val_maps, self.splits.val) {
+            (Some(maps), Some(images)) => Some(Source { maps, images, indices: (0..images.len()).collect() }),
+            _ if start.held_out.is_empty() => None,
+            _ => Some(Source { maps: &maps, images: self.splits.train, indices: start.held_out.clone() }),
+        };
+        if val.is_none() && self.tail.patience.is_some() {
+            return Err(Error::PatienceWithoutValidation);
+        }
+        let trainer = self.trainer(first, &start.head, &train)?;
+        let course = self.course(train.indices.len());
+        let val_of_start = start.fitted.as_ref().and_then(|fitted| fitted.val);
+        let start =
+            val_of_start.map(|val| Ok::<_, Error>(Best { val, tensors: copies(trainer.tail())? })).transpose()?;
+        let (progress, classes) = (Progress::default(), self.splits.classes.as_slice());
+        Run { course, trainer, train, val, start, progress, findings, classes }.run(observer)
+    }
+
+    fn maps<'b>(&'b self, images: &'b dyn LabelledImages, left: Option<(&'b Trunk, Boundary)>) -> ComputedMaps<'b> {
+        let augmenter =
+            |augmentation: &'b Augmentation| Augmenter { policy: &augmentation.policy, seed: self.settings.head.seed };
+        let reader = Reader {
+            images,
+            preprocessing: &self.frozen.model.preprocessing,
+            channels: self.frozen.model.architecture.in_channels,
+            augmentation: self.settings.augmentation.as_ref().map(augmenter),
+            unreadable: Unreadable::strictly(self.settings.strict),
+        };
+        ComputedMaps { reader, trunk: left, device: self.frozen.device }
+    }
+
+    fn trainer(&self, first: Part, head: &Head, train: &Source<'_>) -> Result<TailTrainer> {
+        let Model { architecture, weights, .. } = self.frozen.model;
+        let tail = Tail::new(architecture, weights, head, first, self.frozen.device)?;
+        let seed = self.settings.head.seed ^ LEFT_OUT;
+        let mode = TrainingMode {
+            depth: StochasticDepth::new(self.tail.drop_path, seed)?,
+            dropout: Dropout::new(self.tail.drop_rate, seed)?,
+            norms: self.tail.norms(architecture)?,
+        };
+        let loss = self.tail.loss(&train.class_counts(self.splits.classes.len()))?;
+        Ok(TailTrainer::new(tail, mode, loss, &self.tail.optimizer, &self.tail.groups(architecture)?)?)
+    }
+
+    /// What the network with `tensors` reaches on the test images, in the frozen form that others will use.
+    fn test(
+        &self,
+        tensors: &BTreeMap<String, Tensor>,
+        findings: &mut Findings,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Metrics>> {
+        if self.splits.test.is_none() {
+            return Ok(None);
+        }
+        let trunk = self.frozen.trunk(Some(tensors))?;
+        let head = Head::from_tensors(&tensors["fc.weight"], &tensors["fc.bias"])?;
+        let mut reader = self.feature_reader(&trunk);
+        let test = reader.test(&head, self.splits, observer)?;
+        findings.append(reader.findings);
+        Ok(test)
+    }
+
+    fn feature_reader<'b>(&'b self, trunk: &'b Trunk) -> head::Reader<'b> {
+        let preprocessing = &self.frozen.model.preprocessing;
+        head::Reader { trunk, preprocessing, strict: self.settings.strict, findings: Findings::default() }
+    }
+
+    fn trained(&self, fitted: Option<Fitted>, ended: Ended) -> TrainedWeights {
+        let head = fitted.map(|fitted| fitted.trained);
+        let rates = |head: &train::Trained| Rates::of(head.settings.lr, head.settings.weight_decay);
+        let derived =
+            Derived { head: head.as_ref().map(rates), tail: Some(Rates::of(self.tail.lr, self.tail.weight_decay)) };
+        let stages = [(Phase::Head, head.map_or(Vec::new(), |head| head.history)), (Phase::Fit, ended.history)];
+        let stages = stages.into_iter().filter(|(_, epochs)| !epochs.is_empty());
+        TrainedWeights {
+            tensors: ended.tensors,
+            derived,
+            stages: stages.map(|(phase, epochs)| Stage { phase, epochs }).collect(),
+            val: ended.val,
+            interrupted: ended.interrupted,
+        }
+    }
+}
+
+impl Ended {
+    /// A training that was stopped before anything but `head` was trained.
+    fn with_head(head: &Head, val: Option<Validation>) -> Result<Ended> {
+        let tensors = weights::tensors(head.var_map())?;
+        Ok(Ended { tensors, val, history: Vec::new(), interrupted: true })
+    }
+}

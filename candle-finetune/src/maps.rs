@@ -1,0 +1,72 @@
+//! Images in views → what the first part that trains is given: maps at its entry, or pixels where that is the stem.
+
+use std::ops::ControlFlow;
+use std::sync::mpsc::Receiver;
+
+use candle_core::{Device, Tensor};
+use candle_resnet::Trunk;
+use candle_resnet::features::Boundary;
+use candle_resnet::preprocess::Note;
+
+use crate::error::Result;
+use crate::reading::{Pixels, Reader, Sight, Skipped};
+
+/// Where maps come from.
+///
+/// The map of a sight never changes: a source may keep it.
+pub(crate) trait Maps {
+    /// Hands the maps of each batch to `consume`, in order, until there are no more or it breaks off.
+    ///
+    /// # Errors
+    /// Those of reading images and computing maps, and those of `consume`.
+    fn each(&self, batches: Vec<Vec<Sight>>, consume: &mut Consumer<'_>) -> Result<ControlFlow<()>>;
+}
+
+/// Is given the maps of one batch after the other.
+pub(crate) type Consumer<'a> = dyn FnMut(MapBatch) -> Result<ControlFlow<()>> + 'a;
+
+/// Maps of the sights of a batch that could be read.
+pub(crate) struct MapBatch {
+    /// (N, C, H, W); none where nothing could be read.
+    pub(crate) maps: Option<Tensor>,
+    /// The N sights.
+    pub(crate) sights: Vec<Sight>,
+    /// Images that could not be read.
+    pub(crate) skipped: Vec<Skipped>,
+    /// What is worth knowing of images that were read.
+    pub(crate) notes: Vec<(String, Note)>,
+}
+
+/// Computes every map when it is asked for, while the images of the next batch are read.
+pub(crate) struct ComputedMaps<'a> {
+    pub(crate) reader: Reader<'a>,
+    /// The frozen network and where it is left; none where pixels are all that is asked for.
+    pub(crate) trunk: Option<(&'a Trunk, Boundary)>,
+    pub(crate) device: &'a Device,
+}
+
+impl Maps for ComputedMaps<'_> {
+    fn each(&self, batches: Vec<Vec<Sight>>, consume: &mut Consumer<'_>) -> Result<ControlFlow<()>> {
+        self.reader.ahead(batches.into_iter(), |pixels| self.consume_all(pixels, consume))
+    }
+}
+
+impl ComputedMaps<'_> {
+    fn consume_all(&self, batches: Receiver<Result<Pixels>>, consume: &mut Consumer<'_>) -> Result<ControlFlow<()>> {
+        for pixels in batches {
+            if consume(self.maps(pixels?)?)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    pub(crate) fn maps(&self, mut pixels: Pixels) -> Result<MapBatch> {
+        let images = pixels.tensor(self.reader.channels, self.reader.preprocessing.crop, self.device)?;
+        let maps = match (images, self.trunk) {
+            (Some(images), Some((trunk, boundary))) => Some(trunk.map_at(&images, boundary)?),
+            (images, _) => images,
+        };
+        Ok(MapBatch { maps, sights: pixels.sights, skipped: pixels.skipped, notes: pixels.notes })
+    }
+}
