@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::augment::AugmentError;
 use crate::dataset::DatasetError;
 use crate::extract::Skipped;
+use crate::map_store::MapStoreError;
 use crate::train::TrainError;
 
 /// What went wrong; [`Error::hint`] gives the way out.
@@ -19,6 +20,9 @@ pub enum Error {
     /// Training failed.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// Maps cannot be kept on disk.
+    #[error(transparent)]
+    MapStore(#[from] MapStoreError),
     /// An augmentation that cannot be.
     #[error(transparent)]
     Augment(#[from] AugmentError),

@@ -39,6 +39,7 @@
 
 pub mod augment;
 pub mod bundle;
+mod cached_maps;
 pub mod dataset;
 mod error;
 pub mod evaluate;
@@ -53,5 +54,5 @@ pub mod run_file;
 pub mod train;
 
 pub use error::{Error, Result};
-pub use finetuning::{FineTuned, Settings, fine_tune, fine_tune_model};
+pub use finetuning::{FineTuned, Machine, Settings, fine_tune, fine_tune_model};
 pub use images::{LabelledImages, Splits};

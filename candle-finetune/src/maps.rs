@@ -9,6 +9,7 @@ use candle_resnet::features::Boundary;
 use candle_resnet::preprocess::Note;
 
 use crate::error::Result;
+use crate::extract::batch_size;
 use crate::reading::{Pixels, Reader, Sight, Skipped};
 
 /// Where maps come from.
@@ -52,6 +53,11 @@ impl Maps for ComputedMaps<'_> {
 }
 
 impl ComputedMaps<'_> {
+    /// Images that are best computed together.
+    pub(crate) fn batch_size(&self) -> usize {
+        batch_size(self.reader.preprocessing.crop, self.device)
+    }
+
     fn consume_all(&self, batches: Receiver<Result<Pixels>>, consume: &mut Consumer<'_>) -> Result<ControlFlow<()>> {
         for pixels in batches {
             if consume(self.maps(pixels?)?)?.is_break() {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::images::{ImageError, LabelledImages};
 
 /// How an image is seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum View {
     /// As in evaluation.
     Plain,
@@ -23,7 +23,7 @@ pub enum View {
 }
 
 /// An image of a data set, seen in one way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sight {
     /// Index of the image.
     pub image: usize,

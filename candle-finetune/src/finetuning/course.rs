@@ -56,6 +56,17 @@ impl Course {
         })
     }
 
+    /// All that any epoch may see of the images `indices`; nothing where every epoch sees something new.
+    pub(super) fn all_sights(&self, indices: &[usize]) -> Option<Vec<Sight>> {
+        let views: Vec<View> = match self.views {
+            None => vec![View::Plain],
+            Some(ViewCount::Kept(views)) => (0..views as u64).map(View::Augmented).collect(),
+            Some(ViewCount::Fresh) => return None,
+        };
+        let of_image = |&image: &usize| views.iter().map(move |&view| Sight { image, view });
+        Some(indices.iter().flat_map(of_image).collect())
+    }
+
     /// What each of its steps sees.
     pub(super) fn batches(&self, epoch: usize, indices: &[usize]) -> Vec<Vec<Sight>> {
         let sights: Vec<Sight> = self.sights(epoch, indices).collect();

@@ -4,6 +4,7 @@
 //! trains a new `fc` on features, for which each image, and each augmented view of it, goes through the frozen trunk once.
 //! [`fine_tune_model`] trains the parts behind a boundary as well, on maps there. This module says what both take and make.
 
+mod caching;
 mod course;
 mod epochs;
 mod estimate;
@@ -27,7 +28,7 @@ use crate::train::{EpochRecord, HeadSettings, Metrics};
 pub use estimate::Estimate;
 pub use head::fine_tune;
 pub use plan::{PartPlan, part_plans};
-pub use tail::fine_tune_model;
+pub use tail::{Machine, fine_tune_model};
 
 /// How to fine-tune.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,6 +97,8 @@ pub enum Phase {
     TestFeatures,
     /// Epochs of the head that a tail starts from.
     Head,
+    /// Maps that are kept on disk, of images to train on or to validate with.
+    Maps,
     /// Epochs that are measured on the validation images.
     Fit,
     /// Images of one of these epochs, of training and of validation, where a tail trains.

@@ -15,6 +15,7 @@ use candle_resnet::preprocess::check_photo_channels;
 use candle_resnet::training::TrainingMode;
 use candle_resnet::{FeatureExtractor, Model, Trunk, weights};
 
+use super::caching::Origin;
 use super::course::Course;
 use super::epochs::{Best, Ended, Progress, Run, Source, copies};
 use super::estimate::{Trial, memory, trial_images};
@@ -28,34 +29,46 @@ use crate::dataset;
 use crate::error::{Error, Result};
 use crate::extract::Views;
 use crate::images::{LabelledImages, Splits};
-use crate::maps::ComputedMaps;
-use crate::reading::{Augmenter, Reader, Sight, Unreadable};
+use crate::map_store::MapStore;
+use crate::maps::{ComputedMaps, Maps};
+use crate::reading::{Augmenter, Reader, Sight, Unreadable, View};
 use crate::train::tail::{Tail, TailSettings, TailTrainer};
 use crate::train::{self, Head, Metrics};
 
 /// What random draws of a training step are made from, beside the seed.
 const LEFT_OUT: u64 = u64::from_le_bytes(*b"left out");
 
-/// Trains what `settings` name of `model` on the images of `splits`, on `device`; `options` are the frozen form's.
+/// Where and how a training computes.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine<'a> {
+    /// Where.
+    pub device: &'a Device,
+    /// How the frozen form is compiled.
+    pub options: &'a PlanOptions,
+    /// Where maps that every epoch asks for are kept; without it they are computed in every epoch.
+    pub maps: Option<&'a MapStore>,
+}
+
+/// Trains what `settings` name of `model` on the images of `splits`.
 ///
 /// # Errors
 /// As [`fine_tune`]; and if the network has no such part.
 pub fn fine_tune_model(
     model: &Model,
-    device: &Device,
-    options: &PlanOptions,
+    machine: Machine<'_>,
     splits: &Splits<'_>,
     settings: &Settings,
     observer: &mut dyn Observer,
 ) -> Result<FineTuned> {
     settings.validate()?;
+    let Machine { device, options, maps } = machine;
     let frozen = Frozen { model, device, options };
     match &settings.tail {
         None => fine_tune(&frozen.trunk(None)?, &model.preprocessing, splits, settings, observer),
         Some(tail) => {
             check_photo_channels(model.architecture.in_channels).map_err(candle_resnet::Error::from)?;
             let tail = tail.resolved(model.provenance.file.is_none());
-            Unfreezing { frozen, splits, settings, tail }.run(observer)
+            Unfreezing { frozen, store: maps, splits, settings, tail }.run(observer)
         }
     }
 }
@@ -82,6 +95,8 @@ impl Frozen<'_> {
 /// What a tail is trained with.
 struct Unfreezing<'a> {
     frozen: Frozen<'a>,
+    /// Where maps are kept.
+    store: Option<&'a MapStore>,
     splits: &'a Splits<'a>,
     settings: &'a Settings,
     /// With derived values filled in.
@@ -151,10 +166,11 @@ impl Unfreezing<'_> {
         let course = self.course(source.indices.len());
         let sights: Vec<Sight> = course.sights(1, &source.indices).take(images).collect();
         let trainer = self.trainer(first, &start.head, &source)?;
+        let kernels = trainer.has_kernels();
         let features = trunk.filter(|_| self.tail.head_first).map(|trunk| trunk as &dyn FeatureExtractor);
         if let Some(trial) = Trial::run(&maps, &sights, trainer, features)? {
             let val = self.splits.val.map_or(start.held_out.len(), LabelledImages::len);
-            let memory = memory(architecture, self.splits.classes.len(), preprocessing.crop, &self.tail)?;
+            let memory = memory(architecture, self.splits.classes.len(), preprocessing.crop, (&self.tail, kernels))?;
             observer.estimate(&trial.estimate(&course, val, memory));
         }
         Ok(())
@@ -216,24 +232,46 @@ impl Unfreezing<'_> {
         let entry = first.entry(&self.frozen.model.architecture);
         let trunk = trunk.filter(|_| entry.is_some());
         let left = trunk.as_ref().zip(entry);
-        let maps = self.maps(self.splits.train, left);
-        let val_maps = self.splits.val.map(|images| self.maps(images, left));
-        let train = Source { maps: &maps, images: self.splits.train, indices: start.fit() };
-        let val = match (&val_maps, self.splits.val) {
-            (Some(maps), Some(images)) => Some(Source { maps, images, indices: (0..images.len()).collect() }),
-            _ if start.held_out.is_empty() => None,
-            _ => Some(Source { maps: &maps, images: self.splits.train, indices: start.held_out.clone() }),
+        let fit = start.fit();
+        let course = self.course(fit.len());
+        let held_out = match self.splits.val {
+            Some(images) => Some((images, (0..images.len()).collect())),
+            None if start.held_out.is_empty() => None,
+            None => Some((self.splits.train, start.held_out.clone())),
         };
-        if val.is_none() && self.tail.patience.is_some() {
+        if held_out.is_none() && self.tail.patience.is_some() {
             return Err(Error::PatienceWithoutValidation);
         }
+        let plain = |&image: &usize| Sight { image, view: View::Plain };
+        let maps = self.kept_maps((self.splits.train, left), first, course.all_sights(&fit), observer)?;
+        let val_maps = held_out.as_ref().map(|(images, indices): &(_, Vec<usize>)| {
+            self.kept_maps((*images, left), first, Some(indices.iter().map(plain).collect()), observer)
+        });
+        let val_maps = val_maps.transpose()?;
+        let train = Source { maps: &*maps, images: self.splits.train, indices: fit };
+        let val = held_out.zip(val_maps.as_deref()).map(|((images, indices), maps)| Source { maps, images, indices });
         let trainer = self.trainer(first, &start.head, &train)?;
-        let course = self.course(train.indices.len());
         let val_of_start = start.fitted.as_ref().and_then(|fitted| fitted.val);
         let start =
             val_of_start.map(|val| Ok::<_, Error>(Best { val, tensors: copies(trainer.tail())? })).transpose()?;
         let (progress, classes) = (Progress::default(), self.splits.classes.as_slice());
         Run { course, trainer, train, val, start, progress, findings, classes }.run(observer)
+    }
+
+    /// Maps of `images`, kept on disk where there is a place for them and it is known which `sights` will be asked for.
+    fn kept_maps<'b>(
+        &'b self,
+        (images, left): (&'b dyn LabelledImages, Option<(&'b Trunk, Boundary)>),
+        first: Part,
+        sights: Option<Vec<Sight>>,
+        observer: &mut dyn Observer,
+    ) -> Result<Box<dyn Maps + 'b>> {
+        let computed = move || self.maps(images, left);
+        let (Some(store), Some((_, boundary)), Some(sights)) = (self.store, left, sights) else {
+            return Ok(Box::new(computed()));
+        };
+        let Frozen { model, options, .. } = self.frozen;
+        Origin { model, options, first, boundary }.keep(store, computed, sights, observer)
     }
 
     fn maps<'b>(&'b self, images: &'b dyn LabelledImages, left: Option<(&'b Trunk, Boundary)>) -> ComputedMaps<'b> {
@@ -259,7 +297,8 @@ impl Unfreezing<'_> {
             norms: self.tail.norms(architecture)?,
         };
         let loss = self.tail.loss(&train.class_counts(self.splits.classes.len()))?;
-        Ok(TailTrainer::new(tail, mode, loss, &self.tail.optimizer, &self.tail.groups(architecture)?)?)
+        let trainer = TailTrainer::new(tail, mode, loss, &self.tail.optimizer, &self.tail.groups(architecture)?)?;
+        Ok(trainer.with_instruction_set(self.frozen.options.instruction_set))
     }
 
     /// What the network with `tensors` reaches on the test images, in the frozen form that others will use.

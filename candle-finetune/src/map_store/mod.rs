@@ -31,9 +31,6 @@ pub struct MapStore {
 }
 
 impl MapStore {
-    /// What a store holds at most where nobody says so, in bytes.
-    pub const LIMIT: u64 = 20 << 30;
-
     /// The store in `folder`, which is made when it is needed, of at most `limit` bytes.
     pub fn new(folder: impl Into<PathBuf>, limit: u64) -> MapStore {
         MapStore { folder: folder.into(), limit }

@@ -115,7 +115,7 @@ impl Bench {
             command.env_remove(name);
         }
         command.current_dir(self.root()).args(arguments);
-        command.env("HF_HOME", self.path("hf")).env("HF_HUB_OFFLINE", "1");
+        command.env("HF_HOME", self.path("hf")).env("HF_HUB_OFFLINE", "1").env("XDG_CACHE_HOME", self.path("cache"));
         command
     }
 

@@ -48,6 +48,7 @@ impl Observer for Display {
             Phase::TrainFeatures => self.bar(total, "train"),
             Phase::ValFeatures => self.bar(total, "val"),
             Phase::TestFeatures => self.bar(total, "test"),
+            Phase::Maps => self.bar(total, "maps"),
             Phase::Epoch => self.bar(total, "epoch"),
             Phase::Head | Phase::Fit => self.epochs = total,
             Phase::Refit => {

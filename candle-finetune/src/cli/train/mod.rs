@@ -14,8 +14,9 @@ use candle_finetune::augment::{Augmentation, ViewCount};
 use candle_finetune::bundle::{Draft, RunRecord};
 use candle_finetune::dataset::{Dataset, SplitName};
 use candle_finetune::extract::batch_size;
-use candle_finetune::finetuning::{Findings, FineTuned, Settings, Validation, fine_tune_model};
+use candle_finetune::finetuning::{Findings, FineTuned, Machine, Settings, Validation, fine_tune_model};
 use candle_finetune::images::Splits;
+use candle_finetune::map_store::MapStore;
 use candle_finetune::run_file::RunFile;
 use candle_finetune::train::Metrics;
 use candle_resnet::Model;
@@ -63,7 +64,35 @@ pub struct Arguments {
     plan: PlanArguments,
 
     #[command(flatten)]
+    maps: MapOptions,
+
+    #[command(flatten)]
     training: TrainingOptions,
+}
+
+/// Where maps at the boundary between what is frozen and what trains are kept.
+#[derive(Args)]
+#[command(next_help_heading = "Maps below what trains, computed once and kept (with --train-from layer1 to layer4)")]
+struct MapOptions {
+    /// Where to keep them [default: the user's cache folder]
+    #[arg(long, value_name = "FOLDER", env = "FINETUNE_MAP_CACHE", hide_env_values = true)]
+    map_cache: Option<PathBuf>,
+
+    /// What they may take there, in GB; what was not used for longest goes first
+    #[arg(long, value_name = "GB", default_value_t = 20.0)]
+    map_cache_size: f64,
+
+    /// Compute them in every epoch instead
+    #[arg(long)]
+    no_map_cache: bool,
+}
+
+impl MapOptions {
+    fn store(&self) -> Option<MapStore> {
+        let folder = self.map_cache.clone().or_else(MapStore::default_folder);
+        let folder = folder.filter(|folder| !self.no_map_cache && !folder.as_os_str().is_empty());
+        folder.map(|folder| MapStore::new(folder, (1e9 * self.map_cache_size.max(0.0)) as u64))
+    }
 }
 
 /// Which model, where a file may say it too.
@@ -106,7 +135,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut display = Display::new(Interrupt::listen()?);
     plan::print(&model, &dataset, &settings)?;
     let options = arguments.plan_options(&model, &dataset, &settings, &device);
-    let tuned = fine_tune_model(&model, &device, &options, &Splits::of(&dataset), &settings, &mut display)?;
+    let store = arguments.maps.store();
+    let machine = Machine { device: &device, options: &options, maps: store.as_ref() };
+    let tuned = fine_tune_model(&model, machine, &Splits::of(&dataset), &settings, &mut display)?;
     let bundle = draft.write(&model, &tuned, &settings, &for_anywhere(record))?.publish()?;
     print_result(&tuned, &bundle)?;
     Ok(Outcome::Done)
@@ -167,9 +198,15 @@ impl Arguments {
             Some(tail) => tail.batch_size,
             None => batch_size(model.preprocessing.crop, device).max(views(settings)),
         };
-        self.plan.options_for(model, images_and_views(dataset, settings), batch)
+        let mut options = self.plan.options_for(model, images_and_views(dataset, settings), batch);
+        // What a convolution is computed by must not depend on the number of threads: a run is the same on any.
+        options.workload.threads = THREADS;
+        options
     }
 }
+
+/// Threads that the frozen form is compiled for.
+const THREADS: usize = 2;
 
 /// The record with paths that mean the same wherever it is read.
 fn for_anywhere(record: RunRecord) -> RunRecord {

@@ -1,0 +1,115 @@
+//! Maps that are computed once and read from disk in every epoch, and in later runs on the same photos.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::error::Result;
+use crate::images::LabelledImages;
+use crate::map_store::{MapKey, MapShape, MapStore, MapWriter, StoredMaps};
+use crate::maps::{ComputedMaps, Consumer, MapBatch, Maps};
+use crate::reading::{Sight, View};
+
+/// Maps of some sights, on disk.
+pub(crate) struct CachedMaps<'a> {
+    computed: ComputedMaps<'a>,
+    stored: StoredMaps,
+    rows: HashMap<Sight, usize>,
+}
+
+/// What maps are to be kept, and where.
+pub(crate) struct Wanted<'a> {
+    pub(crate) store: &'a MapStore,
+    /// What maps depend on beside the images and how they are seen.
+    pub(crate) key: MapKey,
+    /// Of each map, and how it is kept.
+    pub(crate) shape: MapShape,
+    /// All sights that will be asked for.
+    pub(crate) sights: Vec<Sight>,
+    /// Sights that are computed together.
+    pub(crate) batch_size: usize,
+}
+
+/// Is told how many images more are done, and says whether to go on.
+pub(crate) type Counter<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
+
+impl<'a> CachedMaps<'a> {
+    /// Finds the maps, or computes and keeps them; breaks off where `count` says so.
+    ///
+    /// # Errors
+    /// Those of reading images, computing and keeping maps.
+    pub(crate) fn prepare(
+        computed: ComputedMaps<'a>,
+        wanted: Wanted<'_>,
+        count: &mut Counter<'_>,
+    ) -> Result<ControlFlow<(), CachedMaps<'a>>> {
+        let key = wanted.sights.iter().fold(wanted.key.clone(), |key, sight| match sight.view {
+            View::Plain => key.with("plain", &sight.image.to_le_bytes()),
+            View::Augmented(view) => key.with("view", &[sight.image.to_le_bytes(), view.to_le_bytes()].concat()),
+        });
+        let key = key.with("images", &digest_of(computed.reader.images, &wanted.sights));
+        let rows: HashMap<Sight, usize> = wanted.sights.iter().copied().zip(0..).collect();
+        if let Some(stored) = wanted.store.find(&key).filter(|stored| stored.shape() == wanted.shape) {
+            return Ok(match count(rows.len()) {
+                ControlFlow::Break(()) => ControlFlow::Break(()),
+                ControlFlow::Continue(()) => ControlFlow::Continue(CachedMaps { computed, stored, rows }),
+            });
+        }
+        let mut writer = wanted.store.create(&key, wanted.shape)?;
+        let flow = fill(&computed, &mut writer, (&wanted, &rows), count)?;
+        Ok(match flow {
+            ControlFlow::Break(()) => ControlFlow::Break(()),
+            ControlFlow::Continue(()) => ControlFlow::Continue(CachedMaps { computed, stored: writer.finish()?, rows }),
+        })
+    }
+
+    /// Where the maps are.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        self.stored.path()
+    }
+}
+
+/// Computes every map and writes it.
+fn fill(
+    computed: &ComputedMaps<'_>,
+    writer: &mut MapWriter,
+    (wanted, rows): (&Wanted<'_>, &HashMap<Sight, usize>),
+    count: &mut Counter<'_>,
+) -> Result<ControlFlow<()>> {
+    let batches = wanted.sights.chunks(wanted.batch_size.max(1)).map(<[Sight]>::to_vec).collect();
+    computed.each(batches, &mut |batch| {
+        if let Some(maps) = &batch.maps {
+            let rows: Vec<usize> = batch.sights.iter().map(|sight| rows[sight]).collect();
+            writer.write(&rows, maps)?;
+        }
+        Ok(count(batch.sights.len() + batch.skipped.len()))
+    })
+}
+
+/// Of the contents of all images among `sights`, in their order.
+fn digest_of(images: &dyn LabelledImages, sights: &[Sight]) -> Vec<u8> {
+    let mut indices: Vec<usize> = sights.iter().map(|sight| sight.image).collect();
+    indices.dedup();
+    let digests: Vec<[u8; 32]> = indices.par_iter().map(|&index| images.digest(index)).collect();
+    Sha256::digest(digests.concat()).to_vec()
+}
+
+impl Maps for CachedMaps<'_> {
+    fn each(&self, batches: Vec<Vec<Sight>>, consume: &mut Consumer<'_>) -> Result<ControlFlow<()>> {
+        for batch in batches {
+            let (there, missing): (Vec<Sight>, Vec<Sight>) =
+                batch.into_iter().partition(|sight| self.rows.get(sight).is_some_and(|&row| self.stored.has(row)));
+            // What could not be read when maps were computed is asked for once more, for the reason.
+            let again = self.computed.reader.read(&missing)?;
+            let rows: Vec<usize> = there.iter().map(|sight| self.rows[sight]).collect();
+            let maps = (!rows.is_empty()).then(|| self.stored.maps(&rows)?.to_device(self.computed.device));
+            let batch = MapBatch { maps: maps.transpose()?, sights: there, skipped: again.skipped, notes: Vec::new() };
+            if consume(batch)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}

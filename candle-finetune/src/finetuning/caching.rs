@@ -1,0 +1,97 @@
+//! Which maps are kept on disk, and what they depend on.
+
+use std::ops::ControlFlow;
+
+use candle_core::DType;
+use candle_resnet::Model;
+use candle_resnet::blueprint::Blueprint;
+use candle_resnet::features::Boundary;
+use candle_resnet::part::Part;
+use candle_resnet::plan::PlanOptions;
+
+use super::{Observer, Phase};
+use crate::cached_maps::{CachedMaps, Wanted};
+use crate::error::{Error, Result};
+use crate::map_store::{MapKey, MapShape, MapStore};
+use crate::maps::{ComputedMaps, Maps};
+use crate::reading::Sight;
+
+/// What a network's maps depend on.
+pub(super) struct Origin<'a> {
+    pub(super) model: &'a Model,
+    pub(super) options: &'a PlanOptions,
+    /// The first part that trains.
+    pub(super) first: Part,
+    pub(super) boundary: Boundary,
+}
+
+impl Origin<'_> {
+    /// The maps of `sights` from disk, computed before where they are not there; maps that are computed anew in each epoch where they
+    /// cannot be kept, with a warning.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the observer stops it, and those of reading images and computing maps.
+    pub(super) fn keep<'b>(
+        &self,
+        store: &MapStore,
+        computed: impl Fn() -> ComputedMaps<'b>,
+        sights: Vec<Sight>,
+        observer: &mut dyn Observer,
+    ) -> Result<Box<dyn Maps + 'b>> {
+        let (images, batch_size) = (sights.len(), computed().batch_size());
+        let key = self.key(&computed())?;
+        observer.begin(Phase::Maps, images);
+        let mut count = |count| {
+            observer.images(count);
+            if observer.stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let wanted = Wanted { store, key, shape: self.shape(images), sights, batch_size };
+        let kept = CachedMaps::prepare(computed(), wanted, &mut count);
+        observer.end(Phase::Maps);
+        match kept {
+            Ok(ControlFlow::Continue(maps)) => {
+                tracing::info!("maps at {} are kept in {}", self.boundary, maps.path().display());
+                Ok(Box::new(maps))
+            }
+            Ok(ControlFlow::Break(())) => Err(Error::Interrupted),
+            Err(Error::MapStore(error)) => {
+                tracing::warn!("{error}: maps at {} are computed anew in each epoch", self.boundary);
+                Ok(Box::new(computed()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Maps are kept in what the frozen network computes in.
+    fn shape(&self, rows: usize) -> MapShape {
+        let architecture = &self.model.architecture;
+        let costs = Blueprint::of(architecture).costs(self.model.preprocessing.crop).into_iter();
+        let before = Part::all(architecture).zip(costs).take_while(|(part, _)| *part < self.first).last();
+        let map = before.map_or((0, 0, 0), |(_, cost)| (cost.channels, cost.size, cost.size));
+        MapShape { rows, map, precision: self.options.precision }
+    }
+
+    fn key(&self, computed: &ComputedMaps<'_>) -> Result<MapKey> {
+        let Model { architecture, preprocessing, weights, .. } = self.model;
+        let mut key = MapKey::new()
+            .with("architecture", format!("{architecture:?}").as_bytes())
+            .with("preprocessing", format!("{preprocessing:?}").as_bytes())
+            .with("boundary", self.boundary.to_string().as_bytes())
+            .with("options", format!("{:?}", self.options).as_bytes())
+            .with("device", format!("{:?}", computed.device.location()).as_bytes());
+        if let Some(augmenter) = computed.reader.augmentation {
+            let augmentation = format!("{:?} {}", augmenter.policy, augmenter.seed);
+            key = key.with("augmentation", augmentation.as_bytes());
+        }
+        let mut tensors = candle_resnet::weights::tensors(weights)?;
+        for (_, spec) in
+            Part::tensors(architecture, self.model.classes).into_iter().filter(|(part, _)| *part < self.first)
+        {
+            let Some(tensor) = tensors.remove(&spec.name) else { continue };
+            let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            key = key.with(&spec.name, &bytes);
+        }
+        Ok(key)
+    }
+}

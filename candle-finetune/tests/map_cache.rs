@@ -1,0 +1,107 @@
+//! Maps below what trains: computed once, kept, and found again; never another result.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::{Bench, GREEN, RED, Ran};
+
+/// Trains from `layer3` on for two epochs.
+fn train(bench: &Bench, out: &str, further: &[&str]) -> Ran {
+    let options = ["--train-from", "layer3", "--epochs", "2", "--batch-size", "4", "--out", out];
+    bench.train("photos", &[&options[..], further].concat())
+}
+
+/// Files of maps, by name.
+fn kept(bench: &Bench) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(bench.path("cache/finetune/maps")) else { return Vec::new() };
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn weights(bench: &Bench, bundle: &str) -> Vec<u8> {
+    fs::read(bench.path(&format!("{bundle}/model.safetensors"))).unwrap()
+}
+
+#[test]
+fn maps_are_kept_and_found_again_and_change_no_bit() {
+    let bench = Bench::with_photos();
+    train(&bench, "computed", &["--no-map-cache"]).succeeded();
+    assert!(kept(&bench).is_empty());
+    train(&bench, "kept", &[]).succeeded();
+    let files = kept(&bench);
+    assert_eq!(files.len(), 2, "to train on and to validate with");
+    train(&bench, "found", &["--threads", "1"]).succeeded();
+    assert_eq!(kept(&bench), files);
+    for bundle in ["kept", "found"] {
+        assert!(weights(&bench, bundle) == weights(&bench, "computed"), "{bundle}");
+    }
+}
+
+#[test]
+fn what_maps_depend_on_has_maps_of_its_own() {
+    let bench = Bench::with_photos();
+    let runs: [&[&str]; 5] = [
+        &["--train-from", "layer3"],
+        &["--train-from", "layer3", "--seed", "1"],
+        &["--train-from", "layer2"],
+        &["--train-from", "layer3", "--precision", "bf16"],
+        &["--train-from", "layer3", "--augment", "flip", "--views", "2"],
+    ];
+    for (index, options) in runs.into_iter().enumerate() {
+        let common = ["--epochs", "1", "--out", "bundle", "--overwrite", "--val-fraction", "0"];
+        bench.train("photos", &[&common[..], options].concat()).succeeded();
+        assert_eq!(kept(&bench).len(), index + 1, "{options:?}");
+    }
+    bench.class("photos/red", GREEN, 1);
+    train(&bench, "bundle", &["--overwrite", "--val-fraction", "0"]).succeeded();
+    assert_eq!(kept(&bench).len(), runs.len() + 1);
+}
+
+#[test]
+fn views_that_are_new_in_every_epoch_are_not_kept() {
+    let bench = Bench::with_photos();
+    train(&bench, "bundle", &["--augment", "flip", "--val-fraction", "0"]).succeeded();
+    assert!(kept(&bench).is_empty());
+}
+
+#[test]
+fn maps_that_do_not_fit_are_computed_in_every_epoch() {
+    let bench = Bench::with_photos();
+    train(&bench, "computed", &["--no-map-cache"]).succeeded();
+    let ran = train(&bench, "small", &["--map-cache-size", "0.0001"]).succeeded();
+    ran.said(&["and may take 100.0 kB", "computed anew in each epoch"]);
+    assert!(kept(&bench).is_empty());
+    assert!(weights(&bench, "small") == weights(&bench, "computed"));
+    bench.file("in-the-way", "a file");
+    let ran = train(&bench, "nowhere", &["--map-cache", "in-the-way"]).succeeded();
+    ran.said(&["in-the-way", "computed anew in each epoch"]);
+    assert!(weights(&bench, "nowhere") == weights(&bench, "computed"));
+}
+
+#[test]
+fn damaged_maps_are_computed_again() {
+    let bench = Bench::with_photos();
+    train(&bench, "kept", &[]).succeeded();
+    for file in kept(&bench) {
+        fs::write(file, "no maps").unwrap();
+    }
+    train(&bench, "again", &[]).succeeded().said(&["damaged", "computing them again"]);
+    assert!(weights(&bench, "again") == weights(&bench, "kept"));
+    assert_eq!(kept(&bench).len(), 2);
+}
+
+#[test]
+fn photos_that_cannot_be_read_are_reported_from_kept_maps_too() {
+    let bench = Bench::with_photos();
+    bench.class("photos/blue", RED, 3);
+    bench.file("photos/blue/broken.png", "not a picture");
+    for bundle in ["kept", "found"] {
+        let ran = train(&bench, bundle, &["--val-fraction", "0"]).succeeded();
+        assert_eq!(ran.err.matches("broken.png").count(), 1, "{ran:?}");
+        ran.said(&["1 images could not be read"]);
+    }
+    assert!(weights(&bench, "found") == weights(&bench, "kept"));
+}
