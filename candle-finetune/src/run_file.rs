@@ -25,6 +25,8 @@ pub struct RunRecord {
     pub no_pretrained: bool,
     /// Where it ran.
     pub device: String,
+    /// What the frozen form computed in.
+    pub precision: String,
 }
 
 /// The content of a `run.toml`.

@@ -281,10 +281,10 @@ pub struct PlanArguments {
     #[arg(long, value_name = "SET", env = "FINETUNE_INSTRUCTION_SET", value_parser = instruction_set)]
     instruction_set: Option<InstructionSet>,
 
-    /// What the network before the classifier computes in: f32, or bf16, which is faster where the processor has instructions
-    /// for it
-    #[arg(long, default_value_t, value_name = "PRECISION")]
-    precision: Precision,
+    /// What the network before what trains computes in: f32, or bf16, which is faster where the processor has instructions
+    /// for it [default: f32]
+    #[arg(long, value_name = "PRECISION")]
+    precision: Option<Precision>,
 
     /// Keep weights as small as they are, at the cost of speed
     #[arg(long)]
@@ -306,19 +306,26 @@ impl PlanArguments {
 
     /// What it computes in.
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.precision.unwrap_or_default()
+    }
+
+    /// The same where somebody said before what it computes in; that does not count where it was asked for here.
+    pub fn after(&self, precision: &str) -> anyhow::Result<PlanArguments> {
+        let before = Some(precision).filter(|name| !name.is_empty()).map(str::parse).transpose();
+        let before = before.map_err(|error: String| anyhow::anyhow!("`precision`: {error}"))?;
+        Ok(PlanArguments { precision: self.precision.or(before), ..*self })
     }
 
     /// How to compile for a workload.
     pub fn options(&self, workload: Workload) -> PlanOptions {
         let instruction_set = self.instruction_set();
-        if self.precision == Precision::Bf16 && !instruction_set.multiplies_bf16() {
+        if self.precision() == Precision::Bf16 && !instruction_set.multiplies_bf16() {
             tracing::warn!(
                 "this processor, or `{}`, has no instructions for bf16: expect it to be slower than f32",
                 instruction_set.name()
             );
         }
-        PlanOptions { instruction_set, precision: self.precision, low_memory: self.low_memory, workload }
+        PlanOptions { instruction_set, precision: self.precision(), low_memory: self.low_memory, workload }
     }
 
     /// How to compile for `images` photos in all, at most `batch` at once.

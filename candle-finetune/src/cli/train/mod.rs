@@ -20,7 +20,6 @@ use candle_finetune::map_store::MapStore;
 use candle_finetune::run_file::RunFile;
 use candle_finetune::train::Metrics;
 use candle_resnet::Model;
-use candle_resnet::plan::PlanOptions;
 use clap::{ArgGroup, Args};
 
 use super::Outcome;
@@ -119,7 +118,9 @@ struct ModelOptions {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let file = arguments.config.as_deref().map(RunFile::read).transpose()?;
-    let record = arguments.record(file.as_ref().map(|file| &file.run));
+    let mut record = arguments.record(file.as_ref().map(|file| &file.run));
+    let plan_arguments = arguments.plan.after(&record.precision)?;
+    record.precision = plan_arguments.precision().to_string();
     let mut settings = arguments.training.settings(file.as_ref().map(|file| &file.settings), record.no_pretrained)?;
     let dataset = scan(&record.data)?;
     dataset.check_for_training().map_err(candle_finetune::Error::from)?;
@@ -134,7 +135,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let model = arguments.preprocessing.adapt(model)?;
     let mut display = Display::new(Interrupt::listen()?);
     plan::print(&model, &dataset, &settings)?;
-    let options = arguments.plan_options(&model, &dataset, &settings, &device);
+    let (images, batch) = (images_and_views(&dataset, &settings), largest_batch(&model, &settings, &device));
+    let mut options = plan_arguments.options_for(&model, images, batch);
+    // What a convolution is computed by must not depend on the number of threads: a run is the same on any.
+    options.workload.threads = THREADS;
     let store = arguments.maps.store();
     let machine = Machine { device: &device, options: &options, maps: store.as_ref() };
     let tuned = fine_tune_model(&model, machine, &Splits::of(&dataset), &settings, &mut display)?;
@@ -154,8 +158,7 @@ impl Arguments {
         let ModelOptions { model, weights, channels, fresh, .. } = &self.model;
         if let Some(model) = model {
             // What belongs to another model says nothing of this one.
-            record =
-                RunRecord { model: model.clone(), data: record.data, device: record.device, ..RunRecord::default() };
+            record = RunRecord { model: model.clone(), weights: None, in_chans: None, no_pretrained: false, ..record };
         }
         if let Some(weights) = weights {
             record.weights = Some(weights.clone());
@@ -192,16 +195,13 @@ impl Arguments {
         }
         Ok(target)
     }
+}
 
-    fn plan_options(&self, model: &Model, dataset: &Dataset, settings: &Settings, device: &Device) -> PlanOptions {
-        let batch = match &settings.tail {
-            Some(tail) => tail.batch_size,
-            None => batch_size(model.preprocessing.crop, device).max(views(settings)),
-        };
-        let mut options = self.plan.options_for(model, images_and_views(dataset, settings), batch);
-        // What a convolution is computed by must not depend on the number of threads: a run is the same on any.
-        options.workload.threads = THREADS;
-        options
+/// Images that go through the frozen form at once.
+fn largest_batch(model: &Model, settings: &Settings, device: &Device) -> usize {
+    match &settings.tail {
+        Some(tail) => tail.batch_size,
+        None => batch_size(model.preprocessing.crop, device).max(views(settings)),
     }
 }
 
