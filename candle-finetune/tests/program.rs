@@ -82,7 +82,7 @@ fn verified_models_say_by_what_and_how_near() {
 fn every_listed_name_has_a_summary() {
     let bench = Bench::new();
     let names = bench.run(&["models", "--names", "cifar"]).succeeded().out;
-    assert_eq!(names.lines().count(), 5);
+    assert_eq!(names.lines().count(), 6);
     for name in names.lines().chain(["resnet18", "resnext50_32x4d.tv_in1k", "timm/resnet34.tv_in1k"]) {
         bench.run(&["summary", name]).succeeded().printed(&["ResNet(\n"]);
     }
@@ -124,7 +124,7 @@ fn a_network_that_nobody_trained_says_what_to_do() {
     let bench = Bench::with_photos();
     bench.run(&["train", "photos", "--model", "resnet20_cifar"]).failed().said(&[
         "error: there are no pretrained weights named `resnet20_cifar`",
-        "hint: give a file of them with --weights FILE",
+        "hint: there is `resnet20_cifar.embedded`; or give a file of them with --weights FILE",
     ]);
     assert_eq!(bench.names(), ["photos"]);
 }

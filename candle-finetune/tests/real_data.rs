@@ -59,6 +59,19 @@ fn published_cifar10_weights_make_the_published_errors() {
     }
 }
 
+#[test]
+#[ignore = "needs real data: scripts/check_real_data.sh"]
+fn built_in_weights_reach_what_their_card_says() {
+    let images = folder("REAL_DATA").join("cifar10-test");
+    let model = "resnet20_cifar.embedded";
+    let evaluation = finetune(|command| command.arg("eval").arg(images).args(["--model", model, "--json"]));
+    let card: serde_json::Value =
+        serde_json::from_str(&finetune(|command| command.args(["models", model, "--json"]))).unwrap();
+    let stated = card["top1"].as_f64().unwrap();
+    // Another instruction set may decide one image or the other differently.
+    assert!((top1(&evaluation) - stated).abs() <= 3e-4 && stated >= 0.9, "the card says {stated}");
+}
+
 /// Top-1 on the test images of 20 CIFAR-100 classes of a head trained with default options on ResNet-20's features.
 fn cifar100_top1(options: &[&str]) -> f64 {
     let data = folder("REAL_DATA").join("cifar100-20");

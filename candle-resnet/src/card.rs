@@ -16,11 +16,12 @@ pub struct ModelCard {
     pub name: String,
     /// `resnet50`.
     pub architecture: String,
-    /// Repository on the Hub: `timm/resnet50.tv2_in1k`; `None` where the file lies in the card's folder.
+    /// Repository on the Hub: `timm/resnet50.tv2_in1k`; `None` where the file lies in the card's folder or is built into the
+    /// program.
     pub repository: Option<String>,
     /// Branch, tag or commit of the repository; `None` for the main branch.
     pub revision: Option<String>,
-    /// File in the repository, or in the card's folder.
+    /// File in the repository or in the card's folder, or name of the one that is built in.
     pub file: String,
     /// Outputs of the classifier; 0 where the file holds none and offers features only.
     pub classes: usize,
@@ -48,10 +49,12 @@ pub struct ModelCard {
     pub license: Option<String>,
     /// Where the weights come from.
     pub origin_url: Option<String>,
-    /// Reported top-1 accuracy on ImageNet's validation images, a fraction.
+    /// Reported top-1 accuracy, a fraction: on ImageNet's validation images, unless the source names others.
     pub top1: Option<f64>,
     /// Who reported it.
     pub top1_source: Option<String>,
+    /// How the weights were trained.
+    pub training: Option<String>,
     /// Where a private card lies; `None` for those that ship with the program.
     #[serde(skip)]
     pub folder: Option<PathBuf>,
@@ -71,6 +74,11 @@ impl ModelCard {
     /// The part of the name after the architecture: `tv2_in1k`.
     pub fn tag(&self) -> &str {
         self.name.strip_prefix(&self.architecture).and_then(|rest| rest.strip_prefix('.')).unwrap_or_default()
+    }
+
+    /// Whether the weights are built into the program.
+    pub fn is_embedded(&self) -> bool {
+        self.repository.is_none() && self.folder.is_none()
     }
 
     /// Whether the licence forbids commercial use.

@@ -22,8 +22,13 @@ pub enum Error {
     #[error(transparent)]
     Catalogue(Box<CatalogueError>),
     /// An architecture that nobody publishes weights of under this name.
-    #[error("there are no pretrained weights named `{0}`")]
-    NoPretrained(String),
+    #[error("there are no pretrained weights named `{name}`")]
+    NoPretrained {
+        /// What was asked for.
+        name: String,
+        /// Whole names of weights that there are of this architecture.
+        tagged: Vec<String>,
+    },
     /// A weights file beside a name that brings its own.
     #[error("`{0}` brings its own weights: it takes neither a weights file nor fresh weights")]
     TwoWeights(String),
@@ -110,9 +115,7 @@ impl Error {
         match self {
             Error::UnknownModel(unknown) => Some(unknown.hint()),
             Error::Catalogue(error) => error.hint(),
-            Error::NoPretrained(_) => {
-                Some("give a file of them with --weights FILE; `train` and `embed` also take --no-pretrained".into())
-            }
+            Error::NoPretrained { tagged, .. } => Some(no_pretrained_hint(tagged)),
             Error::TwoWeights(_) => Some("name an architecture, such as `resnet18`".into()),
             Error::Incomplete { found, .. } => Some(incomplete_hint(found)),
             Error::Weights { .. } => {
@@ -130,6 +133,14 @@ impl Error {
             | Error::Io { .. }
             | Error::Candle(_) => None,
         }
+    }
+}
+
+fn no_pretrained_hint(tagged: &[String]) -> String {
+    let others = "give a file of them with --weights FILE; `train` and `embed` also take --no-pretrained";
+    match tagged {
+        [] => others.into(),
+        names => format!("there is `{}`; or {others}", names.join("` and `")),
     }
 }
 

@@ -31,6 +31,7 @@ pub mod classifier;
 pub mod config;
 pub mod drop_path;
 pub mod dropout;
+mod embedded;
 mod error;
 pub mod features;
 mod figure;

@@ -13,11 +13,12 @@ use crate::architecture::Architecture;
 use crate::blueprint::Blueprint;
 use crate::card::{CardLabels, ModelCard};
 use crate::catalogue::Catalogue;
-use crate::checkpoint;
+use crate::checkpoint::{self, CheckpointError, Tensors};
 use crate::classifier::Classifier;
 use crate::config::{DropRates, Form, ModelConfig};
+use crate::embedded;
 use crate::error::{Error, Result};
-use crate::hub::{DownloadProgress, Fetched, Hub, HubError, HubFile, HubSettings};
+use crate::hub::{self, DownloadProgress, Fetched, Hub, HubError, HubFile, HubSettings};
 use crate::initialise::fresh_weights;
 use crate::labels::LabelSet;
 use crate::layout::{Placed, Placement};
@@ -76,9 +77,9 @@ pub struct Provenance {
     pub repository: Option<String>,
     /// Commit of the repository.
     pub commit: Option<String>,
-    /// The file that was read.
+    /// The file that was read; a bare name where it is built into the program.
     pub file: Option<PathBuf>,
-    /// Its SHA-256, where the Hub stated it and the download was checked against it.
+    /// Its SHA-256, where the Hub stated it and the download was checked against it, or where the file is built in.
     pub sha256: Option<String>,
     /// Licence of the weights.
     pub license: Option<String>,
@@ -125,6 +126,7 @@ pub enum Labels {
 enum WeightsSource {
     Hub { repository: String, revision: Option<String>, files: Vec<String> },
     File(PathBuf),
+    Embedded { file: String },
     Fresh { seed: u64 },
 }
 
@@ -255,7 +257,10 @@ impl Loader<'_> {
     fn describe_named(&self, name: &str) -> Result<Description> {
         match ModelName::resolve(self.catalogue, name)? {
             ModelName::Card(card) => describe_card(card, name),
-            ModelName::Architecture(_) => Err(Error::NoPretrained(name.into())),
+            ModelName::Architecture(architecture) => {
+                let tagged = self.catalogue.cards_of(architecture.name).map(|card| card.name.clone()).collect();
+                Err(Error::NoPretrained { name: name.into(), tagged })
+            }
             ModelName::Hub { repository, revision } => self.describe_repository(name, repository, revision),
             ModelName::Folder(folder) => describe_folder(name, &folder),
         }
@@ -276,7 +281,7 @@ impl Loader<'_> {
         Ok(self.fetch_any(repository, revision, &[PREPROCESSOR.into()])?.map(|fetched| fetched.path))
     }
 
-    /// Makes sure that the weights file is on this machine; `None` where weights are drawn afresh.
+    /// Makes sure that the weights file is on this machine; `None` where weights are built in or drawn afresh.
     ///
     /// # Errors
     /// If it cannot be fetched.
@@ -287,7 +292,7 @@ impl Loader<'_> {
                 Ok(Some(WeightsFile { path: fetched.path, commit: Some(fetched.commit), sha256: fetched.sha256 }))
             }
             WeightsSource::File(path) => Ok(Some(WeightsFile { path: path.clone(), commit: None, sha256: None })),
-            WeightsSource::Fresh { .. } => Ok(None),
+            WeightsSource::Embedded { .. } | WeightsSource::Fresh { .. } => Ok(None),
         }
     }
 
@@ -326,18 +331,16 @@ impl Loader<'_> {
     /// If the name is unknown, or its files cannot be fetched, read or matched to the network.
     pub fn load(&self, request: &ModelRequest) -> Result<Model> {
         let mut description = self.describe(request)?;
-        match self.locate(&description)? {
-            Some(file) => {
-                let model = load_file(description, file)?;
-                let channels = request.in_channels.unwrap_or(model.architecture.in_channels);
-                model.with_input_channels(channels)
-            }
-            None => {
-                description.architecture.in_channels =
-                    request.in_channels.unwrap_or(description.architecture.in_channels);
-                load_fresh(description)
-            }
+        if let WeightsSource::Fresh { .. } = description.source {
+            description.architecture.in_channels = request.in_channels.unwrap_or(description.architecture.in_channels);
+            return load_fresh(description);
         }
+        let model = match self.locate(&description)? {
+            Some(file) => load_file(description, file)?,
+            None => load_embedded(description)?,
+        };
+        let channels = request.in_channels.unwrap_or(model.architecture.in_channels);
+        model.with_input_channels(channels)
     }
 }
 
@@ -372,10 +375,13 @@ fn describe_card(card: &ModelCard, name: &str) -> Result<Description> {
     })
 }
 
-/// Where a card's weights lie: in a repository, or in the card's own folder.
+/// Where a card's weights lie: in a repository, in the card's own folder, or in the program.
 fn weights_of(card: &ModelCard) -> Result<WeightsSource> {
     if let Some(repository) = card.repository.clone() {
         return Ok(WeightsSource::Hub { repository, revision: card.revision.clone(), files: vec![card.file.clone()] });
+    }
+    if card.is_embedded() {
+        return Ok(WeightsSource::Embedded { file: card.file.clone() });
     }
     let path = card.folder.as_deref().unwrap_or(Path::new("")).join(&card.file);
     std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
@@ -450,7 +456,11 @@ fn describe_config(name: &str, config: ModelConfig, provenance: Provenance, sour
 }
 
 fn architecture_of(card: &ModelCard) -> Result<&'static Architecture> {
-    Architecture::named(&card.architecture).ok_or_else(|| Error::NoPretrained(card.name.clone()))
+    Architecture::named(&card.architecture).ok_or_else(|| no_pretrained(&card.name))
+}
+
+fn no_pretrained(name: &str) -> Error {
+    Error::NoPretrained { name: name.into(), tagged: Vec::new() }
 }
 
 fn labels_of(card: &ModelCard) -> Labels {
@@ -497,20 +507,36 @@ fn read_text(path: &Path) -> Result<String> {
 }
 
 fn load_file(description: Description, file: WeightsFile) -> Result<Model> {
-    let path = &file.path;
-    let tensors = checkpoint::read(path)?;
-    let placement = Placement::find(tensors.keys().map(String::as_str), &Blueprint::of(&description.architecture))
-        .map_err(|source| Error::SeveralNetworks { path: path.clone(), source })?;
-    let placed = placement.apply(tensors);
-    let description = description.completed_by(&placed.tensors);
-    let classes = description.classes.ok_or_else(|| Error::NoClassifier { path: path.clone() })?;
-    weights::check_placed(&placed, &placement, &description.architecture, classes)
-        .map_err(|source| Error::Weights { path: path.clone(), source: Box::new(source) })?;
-    tell_what_lies_beside(&placed, path);
-    let mut model = assemble(description, classes, weights::into_var_map(placed.tensors, &Device::Cpu)?);
+    let mut model = load_tensors(description, &file.path, checkpoint::read(&file.path)?)?;
     let provenance = Provenance { commit: file.commit, sha256: file.sha256, file: Some(file.path), ..model.provenance };
     model.provenance = provenance;
     Ok(model)
+}
+
+fn load_embedded(description: Description) -> Result<Model> {
+    let WeightsSource::Embedded { file } = &description.source else {
+        return Err(no_pretrained(&description.provenance.model));
+    };
+    let path = PathBuf::from(file);
+    let bytes = embedded::file(file).ok_or_else(|| no_pretrained(&description.provenance.model))?;
+    let tensors = checkpoint::read_bytes(bytes).map_err(|problem| CheckpointError::new(&path, problem))?;
+    let mut model = load_tensors(description, &path, tensors)?;
+    model.provenance.sha256 = Some(hub::sha256_of_bytes(bytes));
+    model.provenance.file = Some(path);
+    Ok(model)
+}
+
+/// Finds the network among the tensors of a file; `path` is for messages.
+fn load_tensors(description: Description, path: &Path, tensors: Tensors) -> Result<Model> {
+    let placement = Placement::find(tensors.keys().map(String::as_str), &Blueprint::of(&description.architecture))
+        .map_err(|source| Error::SeveralNetworks { path: path.into(), source })?;
+    let placed = placement.apply(tensors);
+    let description = description.completed_by(&placed.tensors);
+    let classes = description.classes.ok_or_else(|| Error::NoClassifier { path: path.into() })?;
+    weights::check_placed(&placed, &placement, &description.architecture, classes)
+        .map_err(|source| Error::Weights { path: path.into(), source: Box::new(source) })?;
+    tell_what_lies_beside(&placed, path);
+    Ok(assemble(description, classes, weights::into_var_map(placed.tensors, &Device::Cpu)?))
 }
 
 /// What a training script saved beside the network is not read, and not passed over in silence either.
@@ -523,7 +549,7 @@ fn tell_what_lies_beside(placed: &Placed<Tensor>, path: &Path) {
 
 fn load_fresh(description: Description) -> Result<Model> {
     let WeightsSource::Fresh { seed } = description.source else {
-        return Err(Error::NoPretrained(description.provenance.model));
+        return Err(no_pretrained(&description.provenance.model));
     };
     let classes = description.classes.unwrap_or(FRESH_CLASSES);
     let weights = fresh_weights(&description.architecture, classes, seed, &Device::Cpu)?;

@@ -24,8 +24,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     for name in &arguments.names {
         let request = ModelRequest::named(name);
         let file = with_loader(&catalogue, |loader| loader.locate(&loader.describe(&request)?))?;
-        if let Some(file) = file {
-            writeln!(std::io::stdout(), "{}", file.path.display())?;
+        match file {
+            Some(file) => writeln!(std::io::stdout(), "{}", file.path.display())?,
+            None => say!("{name}: built into the program, there is nothing to fetch"),
         }
     }
     Ok(Outcome::Done)

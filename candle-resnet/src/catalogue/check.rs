@@ -57,7 +57,8 @@ fn check_labels(card: &ModelCard) -> Result<(), CardMistake> {
         Some(CardLabels::Set(set)) => match LabelSet::named(set) {
             Some(set) => &set.names,
             None => {
-                let expected = format!("is `{set}`, expected a list of names, `imagenet1k` or `imagenet12k`");
+                let expected =
+                    format!("is `{set}`, expected a list of names, `imagenet1k`, `imagenet12k` or `cifar10`");
                 return Err(CardMistake::of("labels", expected));
             }
         },

@@ -17,7 +17,7 @@ pub struct CheckpointError {
 }
 
 impl CheckpointError {
-    pub(super) fn new(path: &Path, problem: Problem) -> Self {
+    pub(crate) fn new(path: &Path, problem: Problem) -> Self {
         Self { path: path.to_owned(), problem }
     }
 

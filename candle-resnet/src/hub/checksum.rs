@@ -58,6 +58,11 @@ pub fn sha256_of(path: &Path) -> io::Result<String> {
     digest(Sha256::new(), File::open(path)?)
 }
 
+/// The SHA-256 of `bytes`, in lower-case hexadecimal.
+pub(crate) fn sha256_of_bytes(bytes: &[u8]) -> String {
+    hexadecimal(Sha256::digest(bytes))
+}
+
 /// The digest of everything that `content` gives, in lower-case hexadecimal.
 fn digest(mut hasher: impl Digest, mut content: impl Read) -> io::Result<String> {
     let mut buffer = vec![0; 1 << 16];
@@ -67,7 +72,11 @@ fn digest(mut hasher: impl Digest, mut content: impl Read) -> io::Result<String>
             count => hasher.update(buffer.get(..count).unwrap_or_default()),
         }
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(hasher.finalize()))
+}
+
+fn hexadecimal(digest: impl AsRef<[u8]>) -> String {
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ mod patience;
 mod settings;
 
 pub use checksum::sha256_of;
+pub(crate) use checksum::sha256_of_bytes;
 pub use error::{HubError, NameKind};
 pub use patience::Patience;
 pub use settings::HubSettings;

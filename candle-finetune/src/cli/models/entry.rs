@@ -37,8 +37,8 @@ fn of_architecture<'a>(catalogue: &'a Catalogue, architecture: &'static Architec
         card,
         repository: None,
     };
-    let cards = catalogue.cards().iter().filter(|card| card.architecture == architecture.name);
-    let mut entries: Vec<Entry> = cards.map(|card| entry(&card.name, Some(card))).collect();
+    let mut entries: Vec<Entry> =
+        catalogue.cards_of(architecture.name).map(|card| entry(&card.name, Some(card))).collect();
     if catalogue.default_of(architecture.name).is_none() {
         entries.insert(0, entry(architecture.name, None));
     }
@@ -99,6 +99,7 @@ impl Entry<'_> {
             (card.is_non_commercial(), ", non-commercial".to_string()),
             (card.classes == 0, ", features only: no classifier".to_string()),
             (card.folder.is_some(), ", private card".to_string()),
+            (card.is_embedded(), ", built in: no network; top-1 on CIFAR-10".to_string()),
             (self.is_default(), format!("  = {}", card.architecture)),
         ];
         remarks.into_iter().filter(|(holds, _)| *holds).fold(licence.into(), |text, (_, remark)| text + &remark)
