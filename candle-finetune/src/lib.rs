@@ -41,6 +41,7 @@ pub mod augment;
 pub mod bundle;
 mod cached_maps;
 pub mod dataset;
+pub mod demo;
 mod error;
 pub mod evaluate;
 pub mod extract;

@@ -183,7 +183,7 @@ fn help_and_version_go_to_stdout() {
     let version = format!("finetune {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(bench.run(&["--version"]).succeeded().out, version);
     bench.run(&["--help"]).succeeded().printed(&["Examples:", "finetune train photos --model resnet18"]);
-    for command in ["train", "predict", "eval", "embed", "fetch", "models", "summary", "verify", "cache"] {
+    for command in ["demo", "train", "predict", "eval", "embed", "fetch", "models", "summary", "verify", "cache"] {
         bench.run(&[command, "--help"]).succeeded().printed(&["Usage: finetune"]);
     }
     let help = bench.run(&["train", "--help"]).succeeded();

@@ -13,6 +13,7 @@ macro_rules! say {
 mod bench;
 mod cache;
 mod common;
+mod demo;
 mod embed;
 mod eval;
 mod fetch;
@@ -48,6 +49,7 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
+  finetune demo                                   the whole way on pictures of its own, without network
   finetune train photos --model resnet18          one folder per class in `photos`
   finetune predict cat.jpg --model photos-resnet18
   finetune predict cat.jpg --model resnet50       ImageNet's classes
@@ -55,6 +57,8 @@ Examples:
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show the whole way in seconds: pictures that the program draws, a model trained on them, what it makes of them
+    Demo(demo::Arguments),
     /// Train a new classifier on a folder of photos, and what is below it if asked for
     Train(Box<train::Arguments>),
     /// Name what photos show
@@ -100,6 +104,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
