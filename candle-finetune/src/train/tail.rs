@@ -72,7 +72,7 @@ impl Tail {
         }
         let variables = VarBuilder::from_tensors(tensors.clone(), dtype, device);
         let network = Network::new(architecture, head.classes(), variables)?;
-        Ok(Tail { architecture: architecture.clone(), network, first, tensors, trained, own })
+        Ok(Tail { architecture: *architecture, network, first, tensors, trained, own })
     }
 
     /// The first part that trains.
@@ -221,10 +221,12 @@ impl TailTrainer {
     /// # Errors
     /// If shapes or devices do not fit.
     pub fn logits(&mut self, x: &Tensor) -> Result<Tensor> {
-        let Some(backprop) = &mut self.backprop else { return Ok(self.tail.forward(x)?.detach()) };
+        let TailTrainer { tail, backprop, .. } = self;
+        let Some(backprop) = backprop else { return Ok(tail.forward(x)?.detach()) };
+        // With frozen norms and nothing left out a training step computes what evaluation does.
         let mut evaluation = TrainingMode::new(NormPolicy::frozen());
-        let features = backprop.features(&self.tail.tensors, x, &mut evaluation)?;
-        Ok(self.tail.network.classify_train(&features, &mut evaluation)?.detach())
+        let features = backprop.features(&tail.tensors, x, &mut evaluation)?;
+        Ok(tail.network.classify_train(&features, &mut evaluation)?.detach())
     }
 
     /// The tail as it is now.
