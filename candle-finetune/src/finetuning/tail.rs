@@ -145,7 +145,11 @@ impl Unfreezing<'_> {
             Some(fitted) if fitted.trained.ended == train::Ended::Observer => {
                 Ended::with_head(&start.head, fitted.val)?
             }
-            _ => self.train(first, &start, trunk, &mut findings, observer)?,
+            // Stopped before there was an epoch: what there is, is the head.
+            fitted => match (self.train(first, &start, trunk, &mut findings, observer), fitted) {
+                (Err(Error::Interrupted), Some(fitted)) => Ended::with_head(&start.head, fitted.val)?,
+                (ended, _) => ended?,
+            },
         };
         let test = self.test(&ended.tensors, &mut findings, observer)?;
         Ok(FineTuned {
