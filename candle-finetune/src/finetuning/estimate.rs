@@ -51,6 +51,9 @@ const PROGRAM: u64 = 90_000_000;
 /// Images of a trial: few, as a step of a large network takes seconds.
 const TRIAL_PIXELS: usize = 4 * 224 * 224;
 
+/// Seconds that nobody minds.
+const QUICK: f64 = 1.0;
+
 /// How many images of side `crop` a trial looks at.
 pub(super) fn trial_images(crop: usize, batch_size: usize) -> usize {
     (TRIAL_PIXELS / (crop * crop).max(1)).clamp(1, 32).min(batch_size)
@@ -69,10 +72,23 @@ pub(super) struct Trial {
 
 impl Trial {
     /// Reads `sights` and takes a step on them with `trainer`, which is not used afterwards; nothing if none can be read.
+    ///
+    /// Where that is quickly done it is done twice: the first time finds no memory and no cache at hand.
     pub(super) fn run(
         maps: &ComputedMaps<'_>,
         sights: &[Sight],
         mut trainer: TailTrainer,
+        features: Option<&dyn FeatureExtractor>,
+    ) -> Result<Option<Trial>> {
+        let mut clock = Clock::start();
+        let first = Trial::once(maps, sights, &mut trainer, features)?;
+        if clock.lap() > QUICK { Ok(first) } else { Trial::once(maps, sights, &mut trainer, features) }
+    }
+
+    fn once(
+        maps: &ComputedMaps<'_>,
+        sights: &[Sight],
+        trainer: &mut TailTrainer,
         features: Option<&dyn FeatureExtractor>,
     ) -> Result<Option<Trial>> {
         let mut clock = Clock::start();
