@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::images::LabelledImages;
 use crate::map_store::{MapKey, MapShape, MapStore, MapWriter, StoredMaps};
 use crate::maps::{ComputedMaps, Consumer, MapBatch, Maps};
-use crate::reading::{Sight, View};
+use crate::reading::{Augmenter, Sight, View};
 
 /// Maps of some sights, on disk.
 pub(crate) struct CachedMaps<'a> {
@@ -45,30 +45,36 @@ impl<'a> CachedMaps<'a> {
         wanted: Wanted<'_>,
         count: &mut Counter<'_>,
     ) -> Result<ControlFlow<(), CachedMaps<'a>>> {
-        let key = wanted.sights.iter().fold(wanted.key.clone(), |key, sight| match sight.view {
-            View::Plain => key.with("plain", &sight.image.to_le_bytes()),
-            View::Augmented(view) => key.with("view", &[sight.image.to_le_bytes(), view.to_le_bytes()].concat()),
-        });
-        let key = key.with("images", &digest_of(computed.reader.images, &wanted.sights));
+        let key = key_of(&computed, wanted.key.clone(), &wanted.sights);
         let rows: HashMap<Sight, usize> = wanted.sights.iter().copied().zip(0..).collect();
         if let Some(stored) = wanted.store.find(&key).filter(|stored| stored.shape() == wanted.shape) {
-            return Ok(match count(rows.len()) {
-                ControlFlow::Break(()) => ControlFlow::Break(()),
-                ControlFlow::Continue(()) => ControlFlow::Continue(CachedMaps { computed, stored, rows }),
-            });
+            return Ok(ControlFlow::Continue(CachedMaps { computed, stored, rows }));
         }
         let mut writer = wanted.store.create(&key, wanted.shape)?;
-        let flow = fill(&computed, &mut writer, (&wanted, &rows), count)?;
-        Ok(match flow {
-            ControlFlow::Break(()) => ControlFlow::Break(()),
-            ControlFlow::Continue(()) => ControlFlow::Continue(CachedMaps { computed, stored: writer.finish()?, rows }),
-        })
+        if fill(&computed, &mut writer, (&wanted, &rows), count)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(ControlFlow::Continue(CachedMaps { computed, stored: writer.finish()?, rows }))
     }
 
     /// Where the maps are.
     pub(crate) fn path(&self) -> &std::path::Path {
         self.stored.path()
     }
+}
+
+/// `key` with the contents of all images and how they are seen.
+fn key_of(computed: &ComputedMaps<'_>, key: MapKey, sights: &[Sight]) -> MapKey {
+    let augmented = sights.iter().any(|sight| sight.view != View::Plain);
+    let key = match computed.reader.augmentation.filter(|_| augmented) {
+        Some(Augmenter { policy, seed }) => key.with("augmentation", format!("{policy:?} {seed}").as_bytes()),
+        None => key,
+    };
+    let key = sights.iter().fold(key, |key, sight| match sight.view {
+        View::Plain => key.with("plain", &sight.image.to_le_bytes()),
+        View::Augmented(view) => key.with("view", &[sight.image.to_le_bytes(), view.to_le_bytes()].concat()),
+    });
+    key.with("images", &digest_of(computed.reader.images, sights))
 }
 
 /// Computes every map and writes it.

@@ -3,11 +3,10 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use candle_core::{DType, Device, Tensor};
 use candle_finetune::train::groups::Groups;
 use candle_finetune::train::loss::CrossEntropy;
-use candle_finetune::train::tail::{Tail, TailTrainer};
+use candle_finetune::train::tail::{Tail, TailTrainer, TrainFrom};
 use candle_finetune::train::{Head, OptimizerSettings};
 use candle_nn::VarBuilder;
 use candle_resnet::network::Network;
@@ -55,7 +54,7 @@ pub struct Arguments {
 
     /// Time whole training steps instead, from this part on: layer4, layer3, layer2, layer1 or all
     #[arg(long, value_name = "PART", conflicts_with_all = ["profile", "trainable"])]
-    train_from: Option<String>,
+    train_from: Option<TrainFrom>,
 
     #[command(flatten)]
     plan: PlanArguments,
@@ -76,8 +75,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let workload = Workload { image: (side, side), batch, ..Workload::default() };
     let options = arguments.plan.options(workload);
     let images = Tensor::randn(0f32, 1.0, (batch, model.architecture.in_channels, side, side), &device)?;
-    let times = if let Some(part) = &arguments.train_from {
-        let (mut trainer, maps) = training(&model, part, &images, arguments)?;
+    let times = if let Some(train_from) = arguments.train_from {
+        let (mut trainer, maps) = training(&model, train_from, &images, arguments)?;
         let labels = vec![0; batch];
         times(arguments.repeat, || Ok(trainer.step(&maps, &labels, 1e-3)?))?
     } else if arguments.trainable {
@@ -107,18 +106,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// A trainer of the parts from `part` on, as PyTorch's tutorial has it, and what its first part is given.
+/// A trainer of the parts that `train_from` names, as PyTorch's tutorial has it, and what its first part is given.
 fn training(
     model: &Model,
-    part: &str,
+    train_from: TrainFrom,
     images: &Tensor,
     arguments: &Arguments,
 ) -> anyhow::Result<(TailTrainer, Tensor)> {
-    let mut parts = Part::all(&model.architecture);
-    let first = match part {
-        "all" => Part::Stem,
-        name => parts.find(|part| part.to_string() == name).with_context(|| format!("no part is called `{name}`"))?,
-    };
+    let first = train_from.part(&model.architecture)?;
     let head = Head::new(model.classes, model.architecture.feature_width(), 0, images.device())?;
     let tail = Tail::new(&model.architecture, &model.weights, &head, first, images.device())?;
     let norms = Part::all(&model.architecture).filter(|&part| part >= first).collect();

@@ -2,7 +2,7 @@
 
 use rand_chacha::ChaCha8Rng;
 
-use crate::random::{below, chance, uniform};
+use crate::random::{below, uniform};
 
 /// A number from `low` up to `high`.
 pub(super) fn between(generator: &mut ChaCha8Rng, low: f32, high: f32) -> f32 {
@@ -12,9 +12,4 @@ pub(super) fn between(generator: &mut ChaCha8Rng, low: f32, high: f32) -> f32 {
 /// A whole number from `low` to `high`.
 pub(super) fn count(generator: &mut ChaCha8Rng, low: usize, high: usize) -> usize {
     low + below(generator, (high - low) as u64 + 1)
-}
-
-/// Whether something of that probability happens.
-pub(super) fn sometimes(generator: &mut ChaCha8Rng, probability: f64) -> bool {
-    chance(generator, probability)
 }

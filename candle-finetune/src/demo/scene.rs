@@ -5,8 +5,9 @@ use rand_chacha::ChaCha8Rng;
 use tiny_skia::{Color, PathBuilder};
 
 use super::canvas::{Canvas, circle, colour, ellipse};
-use super::draws::{between, count, sometimes};
+use super::draws::{between, count};
 use super::things::Draw;
+use crate::random::chance;
 
 /// A picture of one thing.
 pub(super) fn picture(draw: Draw, generator: &mut ChaCha8Rng) -> RgbImage {
@@ -21,7 +22,7 @@ pub(super) fn picture(draw: Draw, generator: &mut ChaCha8Rng) -> RgbImage {
 
 fn sky(canvas: &mut Canvas, generator: &mut ChaCha8Rng) {
     let (hue, light) = (between(generator, 190.0, 230.0), between(generator, 0.65, 1.0));
-    let horizon = if sometimes(generator, 0.3) { between(generator, 0.0, 50.0) } else { hue };
+    let horizon = if chance(generator, 0.3) { between(generator, 0.0, 50.0) } else { hue };
     let upper = colour(hue, between(generator, 0.1, 0.7), light);
     canvas.backdrop(upper, colour(horizon, between(generator, 0.05, 0.4), light.max(0.6)));
     for _ in 0..count(generator, 0, 3) {
@@ -31,7 +32,7 @@ fn sky(canvas: &mut Canvas, generator: &mut ChaCha8Rng) {
             canvas.fill(ellipse((x + puff, y + puff * puff * 4.0), (0.1, 0.05)), grey);
         }
     }
-    if sometimes(generator, 0.2) {
+    if chance(generator, 0.2) {
         let place = (between(generator, 0.0, 1.0), between(generator, 0.05, 0.3));
         canvas.fill(circle(place, 0.06), colour(50.0, 0.5, 1.0));
     }

@@ -6,7 +6,8 @@ use rand_chacha::ChaCha8Rng;
 use tiny_skia::{Color, PathBuilder};
 
 use super::canvas::{Canvas, circle, colour, corners, dome, ellipse};
-use super::draws::{between, count, sometimes};
+use super::draws::{between, count};
+use crate::random::chance;
 
 /// Draws a thing.
 pub(super) type Draw = fn(&mut Canvas, &mut ChaCha8Rng);
@@ -44,7 +45,7 @@ fn flower(canvas: &mut Canvas, generator: &mut ChaCha8Rng) {
     let [petals, heart] = [any_hue(generator), colour(between(generator, 20.0, 60.0), 0.9, 0.8)];
     let green = colour(between(generator, 80.0, 140.0), 0.7, 0.5);
     canvas.line(corners(&[(0.0, -0.3), (between(generator, -0.15, 0.15), 1.0)]), 0.1, green);
-    let side = if sometimes(generator, 0.5) { 1.0 } else { -1.0 };
+    let side = if chance(generator, 0.5) { 1.0 } else { -1.0 };
     canvas.fill(ellipse((0.22 * side, 0.5), (0.22, 0.08)), green);
     let (number, start) = (count(generator, 5, 8), between(generator, 0.0, 1.0));
     let radius = between(generator, 0.2, 0.27);
@@ -64,7 +65,7 @@ fn mushroom(canvas: &mut Canvas, generator: &mut ChaCha8Rng) {
     let mut top = dome(width, height);
     top.quad_to(0.0, 0.3, -width, 0.0);
     canvas.fill(top, cap);
-    if sometimes(generator, 0.6) {
+    if chance(generator, 0.6) {
         for x in [-0.5, 0.0, 0.5] {
             let place = (width * x, -height * between(generator, 0.3, 0.65) * (1.0 - x.abs() * 0.5));
             canvas.fill(circle(place, between(generator, 0.07, 0.14)), pale);
@@ -76,7 +77,7 @@ fn tree(canvas: &mut Canvas, generator: &mut ChaCha8Rng) {
     let bark = colour(between(generator, 15.0, 40.0), 0.5, between(generator, 0.25, 0.5));
     let width = between(generator, 0.08, 0.16);
     canvas.fill(corners(&[(-width, -0.3), (width, -0.3), (1.3 * width, 1.0), (-1.3 * width, 1.0)]), bark);
-    let hue = if sometimes(generator, 0.6) { between(generator, 70.0, 150.0) } else { between(generator, -40.0, 70.0) };
+    let hue = if chance(generator, 0.6) { between(generator, 70.0, 150.0) } else { between(generator, -40.0, 70.0) };
     let saturation = between(generator, 0.35, 0.85);
     for _ in 0..count(generator, 6, 10) {
         let place = (between(generator, -0.45, 0.45), between(generator, -0.75, 0.1));
@@ -92,7 +93,7 @@ fn umbrella(canvas: &mut Canvas, generator: &mut ChaCha8Rng) {
     handle.cubic_to(0.0, 1.05, 0.3, 1.05, 0.3, 0.8);
     canvas.line(handle, 0.07, colour(between(generator, 0.0, 40.0), 0.5, between(generator, 0.1, 0.4)));
     canvas.fill(canopy(1.0, height, 4), bright);
-    if sometimes(generator, 0.7) {
+    if chance(generator, 0.7) {
         canvas.fill(canopy(0.5, height, 2), dark);
     }
 }
@@ -116,6 +117,6 @@ fn any_hue(generator: &mut ChaCha8Rng) -> Color {
 fn two_tones(generator: &mut ChaCha8Rng) -> [Color; 2] {
     let (hue, saturation) = (between(generator, 0.0, 360.0), between(generator, 0.4, 0.95));
     let bright = colour(hue, saturation, between(generator, 0.65, 0.95));
-    let other = if sometimes(generator, 0.5) { any_hue(generator) } else { colour(hue, saturation, 0.5) };
+    let other = if chance(generator, 0.5) { any_hue(generator) } else { colour(hue, saturation, 0.5) };
     [bright, other]
 }

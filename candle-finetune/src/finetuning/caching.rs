@@ -2,12 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use candle_resnet::Model;
 use candle_resnet::blueprint::Blueprint;
 use candle_resnet::features::Boundary;
 use candle_resnet::part::Part;
-use candle_resnet::plan::PlanOptions;
+use candle_resnet::plan::{PlanOptions, Precision};
 
 use super::{Observer, Phase};
 use crate::cached_maps::{CachedMaps, Wanted};
@@ -16,16 +16,45 @@ use crate::map_store::{MapKey, MapShape, MapStore};
 use crate::maps::{ComputedMaps, Maps};
 use crate::reading::Sight;
 
-/// What a network's maps depend on.
+/// A network up to where its maps are taken.
 pub(super) struct Origin<'a> {
-    pub(super) model: &'a Model,
-    pub(super) options: &'a PlanOptions,
+    model: &'a Model,
+    precision: Precision,
     /// The first part that trains.
-    pub(super) first: Part,
-    pub(super) boundary: Boundary,
+    first: Part,
+    boundary: Boundary,
+    /// All of it that maps depend on.
+    key: MapKey,
 }
 
-impl Origin<'_> {
+impl<'a> Origin<'a> {
+    /// The parts of `model` before `first`, compiled with `options` for `device`.
+    ///
+    /// # Errors
+    /// If the weights cannot be read.
+    pub(super) fn new(
+        model: &'a Model,
+        (device, options): (&Device, &PlanOptions),
+        (first, boundary): (Part, Boundary),
+    ) -> Result<Origin<'a>> {
+        let Model { architecture, preprocessing, weights, classes, .. } = model;
+        let mut key = MapKey::new()
+            .with("architecture", format!("{architecture:?}").as_bytes())
+            .with("preprocessing", format!("{preprocessing:?}").as_bytes())
+            .with("boundary", boundary.to_string().as_bytes())
+            .with("options", format!("{options:?}").as_bytes())
+            .with("device", format!("{:?}", device.location()).as_bytes());
+        let mut tensors = candle_resnet::weights::tensors(weights)?;
+        let frozen = Part::tensors(architecture, *classes).into_iter().filter(|(part, _)| *part < first);
+        for (_, spec) in frozen {
+            let Some(tensor) = tensors.remove(&spec.name) else { continue };
+            let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            key = key.with(&spec.name, &bytes);
+        }
+        Ok(Origin { model, precision: options.precision, first, boundary, key })
+    }
+
     /// The maps of `sights` from disk, computed before where they are not there; maps that are computed anew in each epoch where they
     /// cannot be kept, with a warning.
     ///
@@ -39,13 +68,12 @@ impl Origin<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Box<dyn Maps + 'b>> {
         let (images, batch_size) = (sights.len(), computed().batch_size());
-        let key = self.key(&computed())?;
         observer.begin(Phase::Maps, images);
         let mut count = |count| {
             observer.images(count);
             if observer.stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let wanted = Wanted { store, key, shape: self.shape(images), sights, batch_size };
+        let wanted = Wanted { store, key: self.key.clone(), shape: self.shape(images), sights, batch_size };
         let kept = CachedMaps::prepare(computed(), wanted, &mut count);
         observer.end(Phase::Maps);
         match kept {
@@ -68,30 +96,6 @@ impl Origin<'_> {
         let costs = Blueprint::of(architecture).costs(self.model.preprocessing.crop).into_iter();
         let before = Part::all(architecture).zip(costs).take_while(|(part, _)| *part < self.first).last();
         let map = before.map_or((0, 0, 0), |(_, cost)| (cost.channels, cost.size, cost.size));
-        MapShape { rows, map, precision: self.options.precision }
-    }
-
-    fn key(&self, computed: &ComputedMaps<'_>) -> Result<MapKey> {
-        let Model { architecture, preprocessing, weights, .. } = self.model;
-        let mut key = MapKey::new()
-            .with("architecture", format!("{architecture:?}").as_bytes())
-            .with("preprocessing", format!("{preprocessing:?}").as_bytes())
-            .with("boundary", self.boundary.to_string().as_bytes())
-            .with("options", format!("{:?}", self.options).as_bytes())
-            .with("device", format!("{:?}", computed.device.location()).as_bytes());
-        if let Some(augmenter) = computed.reader.augmentation {
-            let augmentation = format!("{:?} {}", augmenter.policy, augmenter.seed);
-            key = key.with("augmentation", augmentation.as_bytes());
-        }
-        let mut tensors = candle_resnet::weights::tensors(weights)?;
-        for (_, spec) in
-            Part::tensors(architecture, self.model.classes).into_iter().filter(|(part, _)| *part < self.first)
-        {
-            let Some(tensor) = tensors.remove(&spec.name) else { continue };
-            let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            key = key.with(&spec.name, &bytes);
-        }
-        Ok(key)
+        MapShape { rows, map, precision: self.precision }
     }
 }

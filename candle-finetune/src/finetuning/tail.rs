@@ -247,9 +247,14 @@ impl Unfreezing<'_> {
             return Err(Error::PatienceWithoutValidation);
         }
         let plain = |&image: &usize| Sight { image, view: View::Plain };
-        let maps = self.kept_maps((self.splits.train, left), first, course.all_sights(&fit), observer)?;
+        let Frozen { model, device, options } = self.frozen;
+        let origin =
+            |(store, boundary)| Ok::<_, Error>((store, Origin::new(model, (device, options), (first, boundary))?));
+        let keep = self.store.zip(entry).map(origin).transpose()?;
+        let keep = keep.as_ref().map(|(store, origin)| (*store, origin));
+        let maps = self.kept_maps((self.splits.train, left), keep, course.all_sights(&fit), observer)?;
         let val_maps = held_out.as_ref().map(|(images, indices): &(_, Vec<usize>)| {
-            self.kept_maps((*images, left), first, Some(indices.iter().map(plain).collect()), observer)
+            self.kept_maps((*images, left), keep, Some(indices.iter().map(plain).collect()), observer)
         });
         let val_maps = val_maps.transpose()?;
         let train = Source { maps: &*maps, images: self.splits.train, indices: fit };
@@ -266,16 +271,15 @@ impl Unfreezing<'_> {
     fn kept_maps<'b>(
         &'b self,
         (images, left): (&'b dyn LabelledImages, Option<(&'b Trunk, Boundary)>),
-        first: Part,
+        keep: Option<(&MapStore, &Origin<'_>)>,
         sights: Option<Vec<Sight>>,
         observer: &mut dyn Observer,
     ) -> Result<Box<dyn Maps + 'b>> {
         let computed = move || self.maps(images, left);
-        let (Some(store), Some((_, boundary)), Some(sights)) = (self.store, left, sights) else {
-            return Ok(Box::new(computed()));
-        };
-        let Frozen { model, options, .. } = self.frozen;
-        Origin { model, options, first, boundary }.keep(store, computed, sights, observer)
+        match (keep, sights) {
+            (Some((store, origin)), Some(sights)) => origin.keep(store, computed, sights, observer),
+            _ => Ok(Box::new(computed())),
+        }
     }
 
     fn maps<'b>(&'b self, images: &'b dyn LabelledImages, left: Option<(&'b Trunk, Boundary)>) -> ComputedMaps<'b> {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use indicatif::DecimalBytes;
+
 /// Why maps cannot be kept or found.
 #[derive(Debug, thiserror::Error)]
 pub enum MapStoreError {
@@ -15,7 +17,7 @@ pub enum MapStoreError {
         source: io::Error,
     },
     /// They are more than the store may hold.
-    #[error("the maps take {} and may take {}", size(*bytes), size(*limit))]
+    #[error("the maps take {} and may take {}", DecimalBytes(*bytes), DecimalBytes(*limit))]
     Limit {
         /// What they take.
         bytes: u64,
@@ -23,7 +25,7 @@ pub enum MapStoreError {
         limit: u64,
     },
     /// They are more than the disk has room for.
-    #[error("{}: the maps take {}, and {} are free", folder.display(), size(*bytes), size(*free))]
+    #[error("{}: the maps take {}, and {} are free", folder.display(), DecimalBytes(*bytes), DecimalBytes(*free))]
     Space {
         /// The store.
         folder: PathBuf,
@@ -48,15 +50,4 @@ pub enum MapStoreError {
 pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> MapStoreError {
     let path = path.to_path_buf();
     move |source| MapStoreError::Io { path, source }
-}
-
-/// `1.5 GB`.
-fn size(bytes: u64) -> String {
-    let units = ["bytes", "kB", "MB", "GB"];
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= 1000.0 && unit + 1 < units.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} bytes") } else { format!("{value:.1} {}", units[unit]) }
 }

@@ -79,7 +79,9 @@ pub struct MapWriter {
 impl MapWriter {
     pub(super) fn create(path: PathBuf, shape: MapShape) -> Result<MapWriter, MapStoreError> {
         let folder = path.parent().unwrap_or(Path::new("."));
-        let file = NamedTempFile::new_in(folder).map_err(io_error(folder))?;
+        // What a killed run leaves behind counts among the store's files, and goes as they do.
+        let file = tempfile::Builder::new().prefix(".unfinished-").suffix(super::SUFFIX).tempfile_in(folder);
+        let file = file.map_err(io_error(folder))?;
         let header = shape.header();
         let mut writer = MapWriter {
             file: BufWriter::with_capacity(1 << 20, file),

@@ -75,7 +75,7 @@ fn what_does_not_fit_is_refused_before_anything_goes() {
     let store = MapStore::new(folder.path(), 1000);
     write(&store, "a", 4);
     let error = store.create(&key("b"), shape(1 << 20)).unwrap_err();
-    assert_eq!(error.to_string(), "the maps take 25.2 MB and may take 1.0 kB");
+    assert_eq!(error.to_string(), "the maps take 25.17 MB and may take 1.00 kB");
     assert!(store.find(&key("a")).is_some());
     let vast = MapStore::new(folder.path(), u64::MAX);
     let error = vast.create(&key("b"), shape(1 << 50)).unwrap_err();

@@ -30,7 +30,7 @@ use crate::architecture::Architecture;
 use crate::blueprint::Blueprint;
 use crate::kernels::{Buffer, Extent, InstructionSet, Kernels, Team, Unfolding, blocks_of};
 use crate::part::Part;
-use crate::plan::{Packing, PlanOptions};
+use crate::plan::{Packing, PlanOptions, Workload};
 use crate::training::TrainingMode;
 
 /// A network from one part on, up to its pooled features, that can go back.
@@ -128,7 +128,9 @@ impl Backprop {
     }
 
     fn packing(&self) -> Packing {
-        Packing::new(PlanOptions { instruction_set: self.instruction_set, ..PlanOptions::default() })
+        // What a convolution is computed by must not depend on the number of threads.
+        let workload = Workload { threads: 1, ..Workload::default() };
+        Packing::new(PlanOptions { instruction_set: self.instruction_set, workload, ..PlanOptions::default() })
     }
 
     fn unfolding(&self, channels: usize, extent: Extent) -> Unfolding {

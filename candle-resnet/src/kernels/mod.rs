@@ -1,7 +1,7 @@
-//! CPU kernels of the frozen form: convolutions, pools, and what attention and norms are made of.
+//! CPU kernels: convolutions, pools, what attention and norms are made of, and the way back through them.
 //!
 //! They take slices and dimensions and know nothing of tensors, weights files and networks; [`plan`](crate::plan) puts them in
-//! order. One source over the trait [`Lanes`](lanes::Lanes), compiled for AVX-512, AVX2 with FMA, NEON and for anything else.
+//! order for the frozen form, [`backprop`](crate::backprop) for training. One source over the trait [`Lanes`](lanes::Lanes), compiled for AVX-512, AVX2 with FMA, NEON and for anything else.
 //! All unsafe code of this crate is here; [`layers`] is the safe face.
 
 // Rows, blocks and points are indices of arrays of constant size, as in the formulas; the loops unroll.

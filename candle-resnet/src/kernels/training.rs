@@ -27,6 +27,24 @@ const TASKS: usize = 16;
 /// Input blocks of a 1×1 kernel that are taken together.
 const BLOCKS_OF_ONE_TAP: usize = 3;
 
+/// Tasks that threads take one after the other.
+struct Queue {
+    next: AtomicUsize,
+    count: usize,
+}
+
+impl Queue {
+    fn new(count: usize) -> Queue {
+        Queue { next: AtomicUsize::new(0), count }
+    }
+
+    /// Does what nobody else has taken.
+    fn each(&self, mut work: impl FnMut(usize)) {
+        let take = || Some(self.next.fetch_add(1, Ordering::Relaxed)).filter(|&task| task < self.count);
+        std::iter::from_fn(take).for_each(&mut work);
+    }
+}
+
 /// What a batch norm's gradient is made from.
 pub(crate) struct NormInput<'a> {
     pub(crate) extent: Extent,
@@ -41,16 +59,8 @@ pub(crate) struct NormInput<'a> {
 impl Team<'_> {
     /// Runs `work` for every task, whoever is free takes the next, with memory of its thread's own.
     fn tasks(&self, count: usize, scratch: &mut Vec<Mutex<Buffer>>, work: impl Fn(usize, &mut Buffer) + Sync) {
-        let next = AtomicUsize::new(0);
-        self.share_with(scratch, |_, own| {
-            loop {
-                let task = next.fetch_add(1, Ordering::Relaxed);
-                if task >= count {
-                    break;
-                }
-                work(task, own);
-            }
-        });
+        let queue = Queue::new(count);
+        self.share_with(scratch, |_, own| queue.each(|task| work(task, own)));
     }
 
     /// Weights of a network → the order that [`Team::convolve`] reads.
@@ -58,17 +68,13 @@ impl Team<'_> {
         let of_column = weights.of_column(column_blocks);
         let columns = blocks_of(weights.out_channels()) / column_blocks;
         let to = Writable::new(&mut to[..columns * of_column]);
-        let next = AtomicUsize::new(0);
+        let queue = Queue::new(columns);
         self.share(|_| {
-            loop {
-                let column = next.fetch_add(1, Ordering::Relaxed);
-                if column >= columns {
-                    break;
-                }
+            queue.each(|column| {
                 // SAFETY: within the buffer; each column's part is written by one thread.
                 let to = unsafe { std::slice::from_raw_parts_mut(to.at(column * of_column), of_column) };
                 pack_column(weights, column, column_blocks, to);
-            }
+            });
         });
     }
 

@@ -10,16 +10,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use candle_core::Device;
-use candle_finetune::augment::{Augmentation, ViewCount};
 use candle_finetune::bundle::{Draft, RunRecord};
-use candle_finetune::dataset::{Dataset, SplitName};
 use candle_finetune::extract::batch_size;
-use candle_finetune::finetuning::{Findings, FineTuned, Machine, Settings, Validation, fine_tune_model};
+use candle_finetune::finetuning::{Findings, FineTuned, Machine, Validation, fine_tune_model};
 use candle_finetune::images::Splits;
 use candle_finetune::map_store::MapStore;
 use candle_finetune::run_file::RunFile;
 use candle_finetune::train::Metrics;
 use candle_resnet::Model;
+use candle_resnet::plan::Workload;
 use clap::{ArgGroup, Args};
 
 use super::Outcome;
@@ -135,10 +134,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let model = arguments.preprocessing.adapt(model)?;
     let mut display = Display::new(Interrupt::listen()?);
     plan::print(&model, &dataset, &settings)?;
-    let (images, batch) = (images_and_views(&dataset, &settings), largest_batch(&model, &settings, &device));
-    let mut options = plan_arguments.options_for(&model, images, batch);
-    // What a convolution is computed by must not depend on the number of threads: a run is the same on any.
-    options.workload.threads = THREADS;
+    let options = plan_arguments.options(workload(&model, &device));
     let store = arguments.maps.store();
     let machine = Machine { device: &device, options: &options, maps: store.as_ref() };
     let tuned = fine_tune_model(&model, machine, &Splits::of(&dataset), &settings, &mut display)?;
@@ -197,16 +193,13 @@ impl Arguments {
     }
 }
 
-/// Images that go through the frozen form at once.
-fn largest_batch(model: &Model, settings: &Settings, device: &Device) -> usize {
-    match &settings.tail {
-        Some(tail) => tail.batch_size,
-        None => batch_size(model.preprocessing.crop, device).max(views(settings)),
-    }
+/// What the frozen form is compiled for. It decides how a convolution is computed, so neither threads nor epochs nor the number of images
+/// may change it: a run is the same on any number of threads, and maps that were kept serve other runs.
+fn workload(model: &Model, device: &Device) -> Workload {
+    const THREADS: usize = 2;
+    let side = model.preprocessing.crop;
+    Workload { image: (side, side), batch: batch_size(side, device), threads: THREADS, images: None }
 }
-
-/// Threads that the frozen form is compiled for.
-const THREADS: usize = 2;
 
 /// The record with paths that mean the same wherever it is read.
 fn for_anywhere(record: RunRecord) -> RunRecord {
@@ -229,24 +222,6 @@ fn last_part(path: &Path) -> String {
     let absolute = path.canonicalize().unwrap_or_else(|_| path.into());
     let name = absolute.file_name().unwrap_or(absolute.as_os_str()).to_string_lossy().into_owned();
     name.replace([':', '/', '\\', '@'], "-")
-}
-
-/// Views of each training image that go through the network, as far as that is known: itself, and those that are kept.
-fn views(settings: &Settings) -> usize {
-    match &settings.augmentation {
-        Some(Augmentation { views: ViewCount::Kept(views), .. }) => 1 + views,
-        _ => 1,
-    }
-}
-
-/// All that goes through the network.
-fn images_and_views(dataset: &Dataset, settings: &Settings) -> usize {
-    let count = |(&split, images): (&SplitName, &Vec<_>)| match split {
-        SplitName::Train => images.len() * views(settings),
-        _ => images.len(),
-    };
-    let images: usize = dataset.splits.iter().map(count).sum();
-    images * settings.tail.as_ref().map_or(1, |tail| tail.epochs)
 }
 
 fn print_result(tuned: &FineTuned, bundle: &Path) -> std::io::Result<()> {
