@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::error::{Error, Result, io_error};
+use crate::error::{Error, Result, io_error, safetensors_io};
 use crate::finetuning::{FineTuned, Phase, Settings, Stage};
 use crate::run_file::RunFile;
 pub use crate::run_file::RunRecord;
@@ -194,13 +194,6 @@ fn write_weights(path: &Path, model: &Model, tuned: &FineTuned) -> Result<()> {
     safetensors::serialize_to_file(tensors, Some(metadata), path)
         .map_err(|error| io_error(path)(safetensors_io(error)))?;
     fs::set_permissions(path, permissions).map_err(io_error(path))
-}
-
-fn safetensors_io(error: safetensors::SafeTensorError) -> io::Error {
-    match error {
-        safetensors::SafeTensorError::IoError(error) => error,
-        other => io::Error::other(other),
-    }
 }
 
 #[derive(Serialize)]

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::images::LabelledImages;
-use crate::map_store::{MapKey, MapShape, MapStore, MapWriter, StoredMaps};
+use crate::key::Key;
+use crate::map_store::{MapShape, MapStore, MapWriter, StoredMaps};
 use crate::maps::{ComputedMaps, Consumer, MapBatch, Maps};
 use crate::reading::{Augmenter, Sight, View};
 
@@ -23,7 +24,7 @@ pub(crate) struct CachedMaps<'a> {
 pub(crate) struct Wanted<'a> {
     pub(crate) store: &'a MapStore,
     /// What maps depend on beside the images and how they are seen.
-    pub(crate) key: MapKey,
+    pub(crate) key: Key,
     /// Of each map, and how it is kept.
     pub(crate) shape: MapShape,
     /// All sights that will be asked for.
@@ -64,7 +65,7 @@ impl<'a> CachedMaps<'a> {
 }
 
 /// `key` with the contents of all images and how they are seen.
-fn key_of(computed: &ComputedMaps<'_>, key: MapKey, sights: &[Sight]) -> MapKey {
+fn key_of(computed: &ComputedMaps<'_>, key: Key, sights: &[Sight]) -> Key {
     let augmented = sights.iter().any(|sight| sight.view != View::Plain);
     let key = match computed.reader.augmentation.filter(|_| augmented) {
         Some(Augmenter { policy, seed }) => key.with("augmentation", format!("{policy:?} {seed}").as_bytes()),

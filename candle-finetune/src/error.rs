@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::augment::AugmentError;
+use crate::checkpoints::CheckpointError;
 use crate::dataset::DatasetError;
 use crate::extract::Skipped;
 use crate::map_store::MapStoreError;
@@ -23,6 +24,9 @@ pub enum Error {
     /// Maps cannot be kept on disk.
     #[error(transparent)]
     MapStore(#[from] MapStoreError),
+    /// A checkpoint cannot be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// An augmentation that cannot be.
     #[error(transparent)]
     Augment(#[from] AugmentError),
@@ -104,6 +108,7 @@ impl Error {
             Error::Dataset(error) => error.hint(),
             Error::Model(error) => error.hint(),
             Error::Train(error) => error.hint(),
+            Error::Checkpoint(error) => error.hint(),
             Error::Strict(_) => Some("without --strict such images are skipped and counted".into()),
             Error::EmptyClass(_) => Some("repair its images or take the folder away".into()),
             Error::UnknownClasses { known, .. } => Some(format!("it knows: {}", known.join(", "))),
@@ -128,4 +133,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub(crate) fn io_error(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.into();
     move |source| Error::Io { path, source }
+}
+
+/// What the system said, where that is the cause.
+pub(crate) fn safetensors_io(error: safetensors::SafeTensorError) -> std::io::Error {
+    match error {
+        safetensors::SafeTensorError::IoError(error) => error,
+        other => std::io::Error::other(other),
+    }
 }

@@ -40,6 +40,7 @@
 pub mod augment;
 pub mod bundle;
 mod cached_maps;
+pub mod checkpoints;
 pub mod dataset;
 pub mod demo;
 mod error;
@@ -47,6 +48,7 @@ pub mod evaluate;
 pub mod extract;
 pub mod finetuning;
 pub mod images;
+pub mod key;
 pub mod map_store;
 mod maps;
 mod random;

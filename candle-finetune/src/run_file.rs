@@ -13,6 +13,9 @@ use crate::finetuning::{Derived, Settings};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RunRecord {
+    /// The folder that relative paths are meant from; the current one if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
     /// The data set's folder.
     pub data: PathBuf,
     /// The model's name as it was asked for.
@@ -27,6 +30,24 @@ pub struct RunRecord {
     pub device: String,
     /// What the frozen form computed in.
     pub precision: String,
+}
+
+impl RunRecord {
+    /// The same with paths that mean the same in the current folder.
+    pub fn seen_from_here(self) -> RunRecord {
+        let RunRecord { folder, data, weights, .. } = &self;
+        let here = std::env::current_dir().ok();
+        let Some(folder) = folder.as_ref().filter(|folder| here.as_ref() != Some(folder)) else {
+            return RunRecord { folder: None, ..self };
+        };
+        let (data, weights) = (folder.join(data), weights.as_ref().map(|weights| folder.join(weights)));
+        RunRecord { folder: None, data, weights, ..self }
+    }
+
+    /// The same with relative paths meant from the current folder, wherever it is read.
+    pub fn begun_here(self) -> RunRecord {
+        RunRecord { folder: std::env::current_dir().ok(), ..self }
+    }
 }
 
 /// The content of a `run.toml`.

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use candle_resnet::Model;
 use candle_resnet::blueprint::Blueprint;
 use candle_resnet::features::Boundary;
@@ -12,9 +12,13 @@ use candle_resnet::plan::{PlanOptions, Precision};
 use super::{Observer, Phase};
 use crate::cached_maps::{CachedMaps, Wanted};
 use crate::error::{Error, Result};
-use crate::map_store::{MapKey, MapShape, MapStore};
+use crate::key::Key;
+use crate::map_store::{MapShape, MapStore};
 use crate::maps::{ComputedMaps, Maps};
 use crate::reading::Sight;
+
+/// Changes when the same things would make other maps.
+const VERSION: &str = "maps 1";
 
 /// A network up to where its maps are taken.
 pub(super) struct Origin<'a> {
@@ -24,7 +28,7 @@ pub(super) struct Origin<'a> {
     first: Part,
     boundary: Boundary,
     /// All of it that maps depend on.
-    key: MapKey,
+    key: Key,
 }
 
 impl<'a> Origin<'a> {
@@ -38,7 +42,7 @@ impl<'a> Origin<'a> {
         (first, boundary): (Part, Boundary),
     ) -> Result<Origin<'a>> {
         let Model { architecture, preprocessing, weights, classes, .. } = model;
-        let mut key = MapKey::new()
+        let mut key = Key::new(VERSION)
             .with("architecture", format!("{architecture:?}").as_bytes())
             .with("preprocessing", format!("{preprocessing:?}").as_bytes())
             .with("boundary", boundary.to_string().as_bytes())
@@ -48,9 +52,7 @@ impl<'a> Origin<'a> {
         let frozen = Part::tensors(architecture, *classes).into_iter().filter(|(part, _)| *part < first);
         for (_, spec) in frozen {
             let Some(tensor) = tensors.remove(&spec.name) else { continue };
-            let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            key = key.with(&spec.name, &bytes);
+            key = key.with_tensor(&spec.name, &tensor)?;
         }
         Ok(Origin { model, precision: options.precision, first, boundary, key })
     }

@@ -8,15 +8,18 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::course::Course;
+use super::resuming::{Journal, Moment};
+use super::start::Start;
 use super::{Findings, Observer, Phase, Validation, check_classes};
 use crate::error::{Error, Result};
 use crate::images::LabelledImages;
 use crate::maps::{MapBatch, Maps};
 use crate::reading::{Sight, View};
 use crate::train::metrics::Tally;
-use crate::train::tail::{Tail, TailTrainer};
+use crate::train::tail::TailTrainer;
 use crate::train::{EpochRecord, TrainError, better};
 
 /// Images of a split, and where what the tail is given of them comes from.
@@ -45,7 +48,8 @@ impl Source<'_> {
 }
 
 /// How far a training has come.
-#[derive(Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) struct Progress {
     /// Every epoch that is over.
     pub(super) history: Vec<EpochRecord>,
@@ -55,15 +59,24 @@ pub(super) struct Progress {
     current: Partial,
 }
 
+impl Progress {
+    /// Steps of the epoch that is not over.
+    pub(super) fn steps(&self) -> usize {
+        self.current.steps
+    }
+}
+
 /// Weights that were measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Best {
     pub(super) val: Validation,
     /// Copies, under torchvision's names.
+    #[serde(skip)]
     pub(super) tensors: BTreeMap<String, Tensor>,
 }
 
 /// A part of an epoch.
-#[derive(Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Partial {
     /// Steps that are done.
     steps: usize,
@@ -71,6 +84,7 @@ struct Partial {
     loss: f64,
     images: usize,
     lr: f64,
+    seconds: f64,
 }
 
 /// What is left of a training that ended.
@@ -91,8 +105,11 @@ pub(super) struct Run<'a> {
     pub(super) train: Source<'a>,
     pub(super) val: Option<Source<'a>>,
     /// What to deliver where the first epoch is not finished. It is no rival of later epochs: it was chosen from many.
-    pub(super) start: Option<Best>,
+    pub(super) fallback: Option<Best>,
     pub(super) progress: Progress,
+    pub(super) start: &'a Start,
+    /// Where checkpoints go.
+    pub(super) journal: Option<Journal<'a>>,
     pub(super) findings: &'a mut Findings,
     pub(super) classes: &'a [String],
 }
@@ -104,17 +121,22 @@ impl Run<'_> {
     /// [`Error::Interrupted`] if there is nothing worth keeping yet, [`TrainError::Diverged`], and those of images and maps.
     pub(super) fn run(mut self, observer: &mut dyn Observer) -> Result<Ended> {
         observer.begin(Phase::Fit, self.course.settings.epochs);
+        if self.progress.history.is_empty() && self.progress.steps() == 0 {
+            self.write_checkpoint()?;
+        }
         let mut stopped = false;
         while !stopped && self.progress.history.len() < self.course.settings.epochs && !self.is_out_of_patience() {
             observer.begin(Phase::Epoch, self.images_of_an_epoch());
             let record = self.epoch(observer)?;
             observer.end(Phase::Epoch);
             let Some(record) = record else {
+                self.write_checkpoint()?;
                 stopped = true;
                 break;
             };
             self.progress.history.push(record);
             observer.epoch(Phase::Fit, &record);
+            self.write_checkpoint()?;
             stopped = observer.stop();
         }
         observer.end(Phase::Fit);
@@ -123,10 +145,10 @@ impl Run<'_> {
 
     fn finish(self, interrupted: bool) -> Result<Ended> {
         let Progress { history, best, .. } = self.progress;
-        let (val, tensors) = match best.or(self.start.filter(|_| history.is_empty())) {
+        let (val, tensors) = match best.or(self.fallback.filter(|_| history.is_empty())) {
             Some(Best { val, tensors }) => (Some(val), tensors),
             None if history.is_empty() => return Err(Error::Interrupted),
-            None => (None, copies(self.trainer.tail())?),
+            None => (None, self.trainer.tail().own_copies()?),
         };
         Ok(Ended { history, tensors, val, interrupted })
     }
@@ -143,13 +165,13 @@ impl Run<'_> {
 
     /// What remains of an epoch, and what its weights reach; nothing if the observer stops it.
     fn epoch(&mut self, observer: &mut dyn Observer) -> Result<Option<EpochRecord>> {
-        let start = Instant::now();
         let epoch = self.progress.history.len() + 1;
         if self.train_epoch(epoch, observer)?.is_break() {
             return Ok(None);
         }
-        let Partial { loss, images, lr, .. } = std::mem::take(&mut self.progress.current);
+        let Partial { loss, images, lr, seconds, .. } = self.progress.current;
         self.check_read(images)?;
+        let start = Instant::now();
         let mut record = EpochRecord {
             epoch,
             lr,
@@ -157,13 +179,14 @@ impl Run<'_> {
             train_top1: None,
             val_loss: None,
             val_top1: None,
-            seconds: 0.0,
+            seconds,
         };
         if self.val.is_some() {
             let Some(val) = self.measure(epoch, observer)? else { return Ok(None) };
             (record.val_loss, record.val_top1) = (Some(val.loss), Some(val.top1));
         }
-        record.seconds = start.elapsed().as_secs_f64();
+        record.seconds += start.elapsed().as_secs_f64();
+        self.progress.current = Partial::default();
         Ok(Some(record))
     }
 
@@ -185,10 +208,12 @@ impl Run<'_> {
     fn train_epoch(&mut self, epoch: usize, observer: &mut dyn Observer) -> Result<ControlFlow<()>> {
         let (schedule, first) = (self.course.schedule(), (epoch - 1) * self.course.steps());
         let mut batches = self.course.batches(epoch, &self.train.indices);
-        batches.drain(..self.progress.current.steps);
+        batches.drain(..self.progress.steps());
         let (trainer, train) = (&mut self.trainer, &self.train);
-        let (current, findings) = (&mut self.progress.current, &mut *self.findings);
+        let (progress, findings) = (&mut self.progress, &mut *self.findings);
+        let (start, before) = (Instant::now(), progress.current.seconds);
         train.maps.each(batches, &mut |MapBatch { maps, sights, skipped, notes }| {
+            let current = &mut progress.current;
             let step = first + current.steps;
             current.steps += 1;
             current.lr = schedule.at(step);
@@ -201,10 +226,22 @@ impl Run<'_> {
                 current.loss += loss * sights.len() as f64;
                 current.images += sights.len();
             }
+            current.seconds = before + start.elapsed().as_secs_f64();
             observer.images(sights.len() + skipped.len());
             findings.add(skipped, notes);
+            if let Some(journal) = self.journal.as_mut().filter(|journal| journal.is_due()) {
+                journal.write(Moment { start: self.start, progress, trainer, findings })?;
+            }
             Ok(if observer.stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })
+    }
+
+    fn write_checkpoint(&mut self) -> Result<()> {
+        let Run { start, progress, trainer, findings, journal, .. } = self;
+        match journal {
+            Some(journal) => journal.write(Moment { start, progress, trainer, findings }),
+            None => Ok(()),
+        }
     }
 
     /// Measures the tail as it is after `epoch` and keeps it if it is the best; nothing if the observer stops.
@@ -217,7 +254,7 @@ impl Run<'_> {
         let metrics = tally.metrics();
         let val = Validation::new(epoch, metrics);
         if self.progress.best.as_ref().is_none_or(|best| better((val.top1, val.loss), (best.val.top1, best.val.loss))) {
-            self.progress.best = Some(Best { val, tensors: copies(self.trainer.tail())? });
+            self.progress.best = Some(Best { val, tensors: self.trainer.tail().own_copies()? });
         }
         Ok(Some(val))
     }
@@ -243,10 +280,4 @@ fn tally(
         Ok(if observer.stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     Ok(flow.is_continue().then_some(tally))
-}
-
-/// Every tensor that the tail trains or moves, as it is now.
-pub(super) fn copies(tail: &Tail) -> Result<BTreeMap<String, Tensor>> {
-    let copy = |(name, tensor): (String, Tensor)| Ok((name, tensor.copy()?));
-    tail.own_tensors().into_iter().map(copy).collect()
 }

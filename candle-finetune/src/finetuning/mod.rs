@@ -9,7 +9,10 @@ mod course;
 mod epochs;
 mod estimate;
 mod head;
+mod identity;
 mod plan;
+mod resuming;
+mod start;
 mod tail;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,6 +114,8 @@ pub enum Phase {
 pub trait Observer {
     /// What is to come will take so much, where a trial could tell.
     fn estimate(&mut self, _: &Estimate) {}
+    /// The run goes on where it was stopped: after so many epochs, and so many steps of the next one.
+    fn resumed(&mut self, _epochs: usize, _steps: usize) {}
     /// A phase of `total` images or epochs begins.
     fn begin(&mut self, phase: Phase, total: usize);
     /// So many images more are done with.
@@ -195,7 +200,7 @@ pub struct Derived {
 }
 
 /// What a training ran at.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Rates {
     /// The highest learning rate.
@@ -211,7 +216,8 @@ impl Rates {
 }
 
 /// How good weights were on images that they had not learned from, after as many epochs as those that are delivered.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Validation {
     /// Epochs before the measurement.
     pub epoch: usize,

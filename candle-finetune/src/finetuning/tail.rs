@@ -17,21 +17,25 @@ use candle_resnet::{FeatureExtractor, Model, Trunk, weights};
 
 use super::caching::Origin;
 use super::course::Course;
-use super::epochs::{Best, Ended, Progress, Run, Source, copies};
+use super::epochs::{Best, Ended, Progress, Run, Source};
 use super::estimate::{Trial, memory, trial_images};
 use super::head::{self, Parts};
+use super::identity;
+use super::resuming::{Journal, Left};
+use super::start::{Fitted, Start};
 use super::{
     Derived, Findings, FineTuned, Observer, Phase, Rates, Settings, Stage, TrainedWeights, Validation, assignments,
     check_classes, fine_tune,
 };
 use crate::augment::Augmentation;
+use crate::checkpoints::Checkpoints;
 use crate::dataset;
 use crate::error::{Error, Result};
 use crate::extract::Views;
 use crate::images::{LabelledImages, Splits};
 use crate::map_store::MapStore;
 use crate::maps::{ComputedMaps, Maps};
-use crate::reading::{Augmenter, Reader, Sight, Unreadable, View};
+use crate::reading::{Augmenter, Reader, Sight, Skipped, Unreadable, View};
 use crate::train::tail::{Tail, TailSettings, TailTrainer};
 use crate::train::{self, Head, Metrics};
 
@@ -47,12 +51,15 @@ pub struct Machine<'a> {
     pub options: &'a PlanOptions,
     /// Where maps that every epoch asks for are kept; without it they are computed in every epoch.
     pub maps: Option<&'a MapStore>,
+    /// Where the state of a tail's training is kept; where there is one already, training goes on from the newest.
+    pub checkpoints: Option<&'a Checkpoints>,
 }
 
 /// Trains what `settings` name of `model` on the images of `splits`.
 ///
 /// # Errors
-/// As [`fine_tune`]; and if the network has no such part.
+/// As [`fine_tune`]; if the network has no such part; if a checkpoint cannot be written, or those that are there cannot be read or
+/// are of another run.
 pub fn fine_tune_model(
     model: &Model,
     machine: Machine<'_>,
@@ -61,14 +68,14 @@ pub fn fine_tune_model(
     observer: &mut dyn Observer,
 ) -> Result<FineTuned> {
     settings.validate()?;
-    let Machine { device, options, maps } = machine;
+    let Machine { device, options, maps, checkpoints } = machine;
     let frozen = Frozen { model, device, options };
     match &settings.tail {
         None => fine_tune(&frozen.trunk(None)?, &model.preprocessing, splits, settings, observer),
         Some(tail) => {
             check_photo_channels(model.architecture.in_channels).map_err(candle_resnet::Error::from)?;
             let tail = tail.resolved(model.provenance.file.is_none());
-            Unfreezing { frozen, store: maps, splits, settings, tail }.run(observer)
+            Unfreezing { frozen, store: maps, checkpoints, splits, settings, tail }.run(observer)
         }
     }
 }
@@ -97,56 +104,35 @@ struct Unfreezing<'a> {
     frozen: Frozen<'a>,
     /// Where maps are kept.
     store: Option<&'a MapStore>,
+    /// Where the run's state is kept.
+    checkpoints: Option<&'a Checkpoints>,
     splits: &'a Splits<'a>,
     settings: &'a Settings,
     /// With derived values filled in.
     tail: TailSettings,
 }
 
-/// What a tail starts from.
-struct Start {
-    head: Head,
-    /// How the head was fitted and what it was measured to be; nothing where it was drawn.
-    fitted: Option<Fitted>,
-    /// Index of each training image that counts.
-    kept: Vec<usize>,
-    /// Those of them that are held out.
-    held_out: Vec<usize>,
-}
-
-impl Start {
-    /// Index of each training image that is trained on.
-    fn fit(&self) -> Vec<usize> {
-        let trained_on = |index: &&usize| self.held_out.binary_search(index).is_err();
-        self.kept.iter().filter(trained_on).copied().collect()
-    }
-}
-
-/// A head that was fitted on features.
-struct Fitted {
-    trained: train::Trained,
-    val: Option<Validation>,
-}
+/// What a trainer remembers.
+type TrainerState = BTreeMap<String, Tensor>;
 
 impl Unfreezing<'_> {
     fn run(&self, observer: &mut dyn Observer) -> Result<FineTuned> {
         let architecture = &self.frozen.model.architecture;
         let first = self.tail.train_from.part(architecture)?;
-        let needs_trunk = self.tail.head_first || first.entry(architecture).is_some();
-        let trunk = needs_trunk.then(|| self.frozen.trunk(None)).transpose()?;
-        let drawn = self.draw_head()?;
-        self.estimate(first, &drawn, trunk.as_ref(), observer)?;
         let mut findings = Findings::default();
-        let start = match &trunk {
-            Some(trunk) if self.tail.head_first => self.fit_head(trunk, &mut findings, observer)?,
-            _ => drawn,
+        let journal = self.checkpoints.map(|checkpoints| self.journal(checkpoints)).transpose()?;
+        let left = journal.as_ref().map(|journal| journal.left(self.frozen.device)).transpose()?.flatten();
+        let head_first = self.tail.head_first && left.is_none();
+        let needs_trunk = head_first || first.entry(architecture).is_some();
+        let trunk = needs_trunk.then(|| self.frozen.trunk(None)).transpose()?;
+        let (start, left) = match left {
+            Some(left) => self.go_on(left, &mut findings, observer),
+            None => (self.begin(first, trunk.as_ref(), &mut findings, observer)?, None),
         };
         let ended = match &start.fitted {
-            Some(fitted) if fitted.trained.ended == train::Ended::Observer => {
-                Ended::with_head(&start.head, fitted.val)?
-            }
+            Some(fitted) if fitted.interrupted => Ended::with_head(&start.head, fitted.val)?,
             // Stopped before there was an epoch: what there is, is the head.
-            fitted => match (self.train(first, &start, trunk, &mut findings, observer), fitted) {
+            fitted => match (self.train(first, &start, (journal, left), trunk, (&mut findings, observer)), fitted) {
                 (Err(Error::Interrupted), Some(fitted)) => Ended::with_head(&start.head, fitted.val)?,
                 (ended, _) => ended?,
             },
@@ -159,6 +145,46 @@ impl Unfreezing<'_> {
             findings,
             trained: self.trained(start.fitted, ended),
         })
+    }
+
+    fn journal<'b>(&self, checkpoints: &'b Checkpoints) -> Result<Journal<'b>> {
+        let Frozen { model, options, .. } = self.frozen;
+        Ok(Journal::new(checkpoints, identity::of(model, options.precision, self.splits, self.settings)?))
+    }
+
+    /// A head to start from, after an estimate of what is to come.
+    fn begin(
+        &self,
+        first: Part,
+        trunk: Option<&Trunk>,
+        findings: &mut Findings,
+        observer: &mut dyn Observer,
+    ) -> Result<Start> {
+        let drawn = self.draw_head()?;
+        self.estimate(first, &drawn, trunk, observer)?;
+        match trunk {
+            Some(trunk) if self.tail.head_first => self.fit_head(trunk, findings, observer),
+            _ => Ok(drawn),
+        }
+    }
+
+    /// What a run that was stopped had started from, and where it was.
+    fn go_on(
+        &self,
+        Left { start, progress, state, skipped }: Left,
+        findings: &mut Findings,
+        observer: &mut dyn Observer,
+    ) -> (Start, Option<(Progress, TrainerState)>) {
+        observer.resumed(progress.history.len(), progress.steps());
+        let splits = [Some(self.splits.train), self.splits.val].into_iter().flatten();
+        let all = splits.flat_map(|images| (0..images.len()).map(move |index| (images, index)));
+        let named = all.map(|(images, index)| (images, index, images.name(index)));
+        // Read once more: a checkpoint holds no more than their names.
+        let again = named
+            .filter(|(_, _, name)| skipped.contains(name))
+            .filter_map(|(images, index, name)| images.photo(index).err().map(|reason| Skipped { name, reason }));
+        findings.add(again.collect(), Vec::new());
+        (start, Some((progress, state)))
     }
 
     /// Tells the observer what is to come, from a trial on the first images.
@@ -200,10 +226,15 @@ impl Unfreezing<'_> {
         let val = head::validation(&trained.history, trained.best_epoch, parts.val_images());
         findings.append(reader.findings);
         Ok(Start {
-            head: trained.head.clone(),
-            fitted: Some(Fitted { val: val.map(|val| Validation { epoch: 0, ..val }), trained }),
             held_out: parts.held_out(&train),
             kept: train.kept,
+            fitted: Some(Fitted {
+                rates: Rates::of(trained.settings.lr, trained.settings.weight_decay),
+                history: trained.history,
+                val: val.map(|val| Validation { epoch: 0, ..val }),
+                interrupted: trained.ended == train::Ended::Observer,
+            }),
+            head: trained.head,
         })
     }
 
@@ -223,19 +254,19 @@ impl Unfreezing<'_> {
         Ok(Start { head, fitted: None, kept: all, held_out })
     }
 
-    /// Trains the tail from `start` on.
+    /// Trains the tail from `start` on, or from where a run that was stopped had come.
     fn train(
         &self,
         first: Part,
         start: &Start,
+        (journal, left): (Option<Journal<'_>>, Option<(Progress, TrainerState)>),
         trunk: Option<Trunk>,
-        findings: &mut Findings,
-        observer: &mut dyn Observer,
+        (findings, observer): (&mut Findings, &mut dyn Observer),
     ) -> Result<Ended> {
         // Where pixels are all that is asked for, the frozen form is not needed any more.
         let entry = first.entry(&self.frozen.model.architecture);
         let trunk = trunk.filter(|_| entry.is_some());
-        let left = trunk.as_ref().zip(entry);
+        let frozen = trunk.as_ref().zip(entry);
         let fit = start.fit();
         let course = self.course(fit.len());
         let held_out = match self.splits.val {
@@ -252,19 +283,21 @@ impl Unfreezing<'_> {
             |(store, boundary)| Ok::<_, Error>((store, Origin::new(model, (device, options), (first, boundary))?));
         let keep = self.store.zip(entry).map(origin).transpose()?;
         let keep = keep.as_ref().map(|(store, origin)| (*store, origin));
-        let maps = self.kept_maps((self.splits.train, left), keep, course.all_sights(&fit), observer)?;
+        let maps = self.kept_maps((self.splits.train, frozen), keep, course.all_sights(&fit), observer)?;
         let val_maps = held_out.as_ref().map(|(images, indices): &(_, Vec<usize>)| {
-            self.kept_maps((*images, left), keep, Some(indices.iter().map(plain).collect()), observer)
+            self.kept_maps((*images, frozen), keep, Some(indices.iter().map(plain).collect()), observer)
         });
         let val_maps = val_maps.transpose()?;
         let train = Source { maps: &*maps, images: self.splits.train, indices: fit };
         let val = held_out.zip(val_maps.as_deref()).map(|((images, indices), maps)| Source { maps, images, indices });
-        let trainer = self.trainer(first, &start.head, &train)?;
-        let val_of_start = start.fitted.as_ref().and_then(|fitted| fitted.val);
-        let start =
-            val_of_start.map(|val| Ok::<_, Error>(Best { val, tensors: copies(trainer.tail())? })).transpose()?;
-        let (progress, classes) = (Progress::default(), self.splits.classes.as_slice());
-        Run { course, trainer, train, val, start, progress, findings, classes }.run(observer)
+        let mut trainer = self.trainer(first, &start.head, &train)?;
+        let val_of_head = start.fitted.as_ref().and_then(|fitted| fitted.val);
+        let head = |val| Ok::<_, Error>(Best { val, tensors: trainer.tail().own_copies()? });
+        let fallback = val_of_head.map(head).transpose()?;
+        let (progress, state) = left.unzip();
+        state.map_or(Ok(()), |state| trainer.load_state(&state))?;
+        let (progress, classes) = (progress.unwrap_or_default(), self.splits.classes.as_slice());
+        Run { course, trainer, train, val, fallback, progress, start, journal, findings, classes }.run(observer)
     }
 
     /// Maps of `images`, kept on disk where there is a place for them and it is known which `sights` will be asked for.
@@ -333,11 +366,10 @@ impl Unfreezing<'_> {
     }
 
     fn trained(&self, fitted: Option<Fitted>, ended: Ended) -> TrainedWeights {
-        let head = fitted.map(|fitted| fitted.trained);
-        let rates = |head: &train::Trained| Rates::of(head.settings.lr, head.settings.weight_decay);
-        let derived =
-            Derived { head: head.as_ref().map(rates), tail: Some(Rates::of(self.tail.lr, self.tail.weight_decay)) };
-        let stages = [(Phase::Head, head.map_or(Vec::new(), |head| head.history)), (Phase::Fit, ended.history)];
+        let tail = Some(Rates::of(self.tail.lr, self.tail.weight_decay));
+        let derived = Derived { head: fitted.as_ref().map(|fitted| fitted.rates), tail };
+        let head = fitted.map_or_else(Vec::new, |fitted| fitted.history);
+        let stages = [(Phase::Head, head), (Phase::Fit, ended.history)];
         let stages = stages.into_iter().filter(|(_, epochs)| !epochs.is_empty());
         TrainedWeights {
             tensors: ended.tensors,

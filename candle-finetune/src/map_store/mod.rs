@@ -6,7 +6,6 @@
 
 mod error;
 mod file;
-mod key;
 #[cfg(test)]
 mod tests;
 
@@ -16,9 +15,10 @@ use std::time::SystemTime;
 
 pub use error::MapStoreError;
 pub use file::{MapShape, MapWriter, StoredMaps};
-pub use key::MapKey;
 
 use error::io_error;
+
+use crate::key::Key;
 
 /// Ends the names of its files.
 const SUFFIX: &str = ".maps.safetensors";
@@ -45,7 +45,7 @@ impl MapStore {
 
     /// The maps that `key` stands for, if they are there. A file that cannot be read is taken away with a warning: maps can be
     /// computed again.
-    pub fn find(&self, key: &MapKey) -> Option<StoredMaps> {
+    pub fn find(&self, key: &Key) -> Option<StoredMaps> {
         let path = self.path(key);
         match StoredMaps::open(&path) {
             Ok(maps) => {
@@ -68,7 +68,7 @@ impl MapStore {
     /// # Errors
     /// [`MapStoreError::Limit`] and [`MapStoreError::Space`] where they would not fit, before anything is removed or written;
     /// [`MapStoreError::Io`].
-    pub fn create(&self, key: &MapKey, shape: MapShape) -> Result<MapWriter, MapStoreError> {
+    pub fn create(&self, key: &Key, shape: MapShape) -> Result<MapWriter, MapStoreError> {
         let bytes = shape.bytes();
         if bytes > self.limit {
             return Err(MapStoreError::Limit { bytes, limit: self.limit });
@@ -91,7 +91,7 @@ impl MapStore {
         MapWriter::create(self.path(key), shape)
     }
 
-    fn path(&self, key: &MapKey) -> PathBuf {
+    fn path(&self, key: &Key) -> PathBuf {
         self.folder.join(format!("{key}{SUFFIX}"))
     }
 

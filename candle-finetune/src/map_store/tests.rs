@@ -3,8 +3,8 @@ use candle_resnet::plan::Precision;
 
 use super::*;
 
-fn key(name: &str) -> MapKey {
-    MapKey::new().with("name", name.as_bytes())
+fn key(name: &str) -> Key {
+    Key::new("maps").with("name", name.as_bytes())
 }
 
 fn shape(rows: usize) -> MapShape {
@@ -102,14 +102,14 @@ fn a_damaged_file_is_taken_away() {
 #[test]
 fn every_part_of_a_key_counts_and_parts_do_not_run_into_one_another() {
     let keys = [
-        MapKey::new(),
+        Key::new("maps"),
         key("a"),
         key("b"),
-        MapKey::new().with("nam", b"ea"),
+        Key::new("maps").with("nam", b"ea"),
         key("a").with("name", b""),
-        MapKey::new().with("other", b"a"),
+        Key::new("maps").with("other", b"a"),
     ];
-    let names: std::collections::BTreeSet<String> = keys.iter().map(MapKey::to_string).collect();
+    let names: std::collections::BTreeSet<String> = keys.iter().map(Key::to_string).collect();
     assert_eq!(names.len(), keys.len());
     assert_eq!(key("a").to_string(), key("a").to_string());
 }

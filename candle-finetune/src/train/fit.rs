@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 use candle_resnet::dropout::Dropout;
+use serde::{Deserialize, Serialize};
 
 use super::error::{Result, TrainError};
 use super::features::FeatureSet;
@@ -21,7 +22,8 @@ use super::standardise::Standardiser;
 use crate::random::shuffled;
 
 /// What happened in an epoch.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct EpochRecord {
     /// Counted from 1.
     pub epoch: usize,

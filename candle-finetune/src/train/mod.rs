@@ -32,7 +32,7 @@ pub mod sampler;
 pub mod schedule;
 mod settings;
 pub mod standardise;
-mod state;
+pub(crate) mod state;
 pub mod tail;
 
 pub use error::{Result, TrainError};

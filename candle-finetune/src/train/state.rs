@@ -6,11 +6,27 @@ use candle_core::Tensor;
 
 use super::error::{Result, TrainError};
 
+/// The tensor `name` of `state`.
+pub(crate) fn present<'a>(state: &'a BTreeMap<String, Tensor>, name: &str) -> Result<&'a Tensor> {
+    state.get(name).ok_or_else(|| TrainError::MissingTensor { name: name.into() })
+}
+
 /// The tensor `name` of `state`, which must have this shape.
 pub(super) fn named<'a>(state: &'a BTreeMap<String, Tensor>, name: &str, shape: &[usize]) -> Result<&'a Tensor> {
-    let tensor = state.get(name).ok_or_else(|| TrainError::MissingTensor { name: name.into() })?;
+    let tensor = present(state, name)?;
     check_shape(name, tensor, shape)?;
     Ok(tensor)
+}
+
+/// `state` with `prefix` before its names.
+pub(crate) fn under(prefix: &str, state: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    state.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect()
+}
+
+/// Those of `state` whose names begin with `prefix`, without it.
+pub(crate) fn below(prefix: &str, state: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let named = |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_string(), tensor.clone()));
+    state.iter().filter_map(named).collect()
 }
 
 /// Refuses names of `state` that are not among `known`.

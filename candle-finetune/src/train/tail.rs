@@ -25,6 +25,7 @@ use super::head::Head;
 use super::loss::CrossEntropy;
 use super::optimizer::Optimizer;
 use super::settings::OptimizerSettings;
+use super::state::{below, check_known, named, under};
 
 pub use settings::{BatchNorm, TailSettings, TrainFrom};
 
@@ -116,6 +117,30 @@ impl Tail {
     /// Every tensor that training may change as it is now, running statistics included, detached; a later step changes it.
     pub fn own_tensors(&self) -> BTreeMap<String, Tensor> {
         self.own.iter().map(|(name, variable)| (name.clone(), variable.as_detached_tensor())).collect()
+    }
+
+    /// Copies of them.
+    ///
+    /// # Errors
+    /// Only those of the copies.
+    pub fn own_copies(&self) -> Result<BTreeMap<String, Tensor>> {
+        let copy = |(name, variable): (&String, &Var)| Ok((name.clone(), variable.as_detached_tensor().copy()?));
+        self.own.iter().map(copy).collect()
+    }
+
+    /// Refuses what are not values of all that training may change.
+    fn check_fits(&self, values: &BTreeMap<String, Tensor>) -> Result<()> {
+        check_known(values, &self.own.keys().cloned().collect())?;
+        self.own.iter().try_for_each(|(name, variable)| named(values, name, variable.dims()).map(drop))
+    }
+
+    /// Takes over such values.
+    fn set(&self, values: &BTreeMap<String, Tensor>) -> Result<()> {
+        for (name, variable) in &self.own {
+            let value = named(values, name, variable.dims())?;
+            variable.set(&value.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
+        }
+        Ok(())
     }
 
     /// Every tensor of the whole network as it is now, detached; a later step changes those that train.
@@ -227,6 +252,28 @@ impl TailTrainer {
         let mut evaluation = TrainingMode::new(NormPolicy::frozen());
         let features = backprop.features(&tail.tensors, x, &mut evaluation)?;
         Ok(tail.network.classify_train(&features, &mut evaluation)?.detach())
+    }
+
+    /// All that later steps depend on: the tail's own tensors as `weights/NAME`, and what the optimiser remembers as `optimizer/NAME`;
+    /// copies.
+    ///
+    /// # Errors
+    /// Only those of the copies.
+    pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        let weights = self.tail.own_copies()?;
+        let all = [under("weights/", &weights), under("optimizer/", &self.optimizer.state()?)];
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    /// Goes on from what [`state`](TailTrainer::state) gave, to the same bits; changes nothing if it does not fit.
+    ///
+    /// # Errors
+    /// If a tensor is missing, belongs to nothing that trains, or is of another shape.
+    pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        let weights = below("weights/", state);
+        self.tail.check_fits(&weights)?;
+        self.optimizer.load_state(&below("optimizer/", state))?;
+        self.tail.set(&weights)
     }
 
     /// The tail as it is now.

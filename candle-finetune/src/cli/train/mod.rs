@@ -3,16 +3,18 @@
 mod display;
 mod options;
 mod plan;
+mod unfinished;
 mod views;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::bail;
 use candle_core::Device;
 use candle_finetune::bundle::{Draft, RunRecord};
 use candle_finetune::extract::batch_size;
-use candle_finetune::finetuning::{Findings, FineTuned, Machine, Validation, fine_tune_model};
+use candle_finetune::finetuning::{Derived, Findings, FineTuned, Machine, Validation, fine_tune_model};
 use candle_finetune::images::Splits;
 use candle_finetune::map_store::MapStore;
 use candle_finetune::run_file::RunFile;
@@ -29,12 +31,13 @@ use super::common::{
 use super::interrupt::Interrupt;
 use display::{Display, percent};
 use options::TrainingOptions;
+use unfinished::Unfinished;
 
 #[derive(Args)]
-#[command(group = ArgGroup::new("augmented").args(["augment", "config"]).multiple(true))]
+#[command(group = ArgGroup::new("augmented").args(["augment", "config", "resume"]).multiple(true))]
 pub struct Arguments {
     /// One folder per class, or `train/` and `val/` (or `test/`) of such
-    #[arg(required_unless_present = "config")]
+    #[arg(required_unless_present_any = ["config", "resume"])]
     dir: Option<PathBuf>,
 
     #[command(flatten)]
@@ -44,11 +47,19 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
+    /// Go on with a run that was stopped: the folder NAME.unfinished that it left beside its bundle
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["dir", "model", "config", "out", "overwrite"])]
+    resume: Option<PathBuf>,
+
+    /// Minutes after which the state of a training is saved, beside the end of each epoch (with --train-from)
+    #[arg(long, value_name = "N", default_value = "10", value_parser = minutes)]
+    checkpoint_minutes: Duration,
+
     /// Folder to write the bundle to; named after data and model if left out
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 
-    /// Replace the bundle's files where the folder exists
+    /// Replace the bundle's files where the folder exists, and begin anew where a run for it was stopped
     #[arg(long, requires = "out")]
     overwrite: bool,
 
@@ -97,7 +108,7 @@ impl MapOptions {
 #[derive(Args)]
 struct ModelOptions {
     /// A model's name (see `finetune models`), `hf-hub:owner/name[@revision]`, or a folder that `finetune train`, timm or transformers wrote
-    #[arg(long, value_name = "NAME|FOLDER", required_unless_present = "config")]
+    #[arg(long, value_name = "NAME|FOLDER", required_unless_present_any = ["config", "resume"])]
     model: Option<String>,
 
     /// Take the weights of the named architecture from this file (.safetensors, .pth, .pt, .th, .bin)
@@ -116,7 +127,7 @@ struct ModelOptions {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let file = arguments.config.as_deref().map(RunFile::read).transpose()?;
+    let file = arguments.file()?;
     let mut record = arguments.record(file.as_ref().map(|file| &file.run));
     let plan_arguments = arguments.plan.after(&record.precision)?;
     record.precision = plan_arguments.precision().to_string();
@@ -125,7 +136,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     dataset.check_for_training().map_err(candle_finetune::Error::from)?;
     let device = DeviceArgument::named(&record.device).open()?;
     let target = arguments.target(&record)?;
-    let draft = Draft::new(&target, arguments.overwrite)?;
+    let draft = Draft::new(&target, arguments.overwrite || arguments.resume.is_some())?;
     let mut model = arguments.load(&record, settings.head.seed)?;
     match file {
         Some(file) => model.preprocessing = file.preprocessing,
@@ -136,18 +147,29 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     plan::print(&model, &dataset, &settings)?;
     let options = plan_arguments.options(workload(&model, &device));
     let store = arguments.maps.store();
-    let machine = Machine { device: &device, options: &options, maps: store.as_ref() };
-    let tuned = fine_tune_model(&model, machine, &Splits::of(&dataset), &settings, &mut display)?;
-    let bundle = draft.write(&model, &tuned, &settings, &for_anywhere(record))?.publish()?;
-    print_result(&tuned, &bundle)?;
-    Ok(Outcome::Done)
+    let run = RunFile::new(&record.clone().begun_here(), &model.preprocessing, &settings, &Derived::default());
+    let unfinished = settings.tail.is_some().then(|| arguments.unfinished(&target, &run)).transpose()?;
+    let checkpoints = unfinished.as_ref().map(Unfinished::checkpoints);
+    let machine = Machine { device: &device, options: &options, maps: store.as_ref(), checkpoints };
+    let tuned = fine_tune_model(&model, machine, &Splits::of(&dataset), &settings, &mut display);
+    let stopped = tuned.as_ref().map_or(true, |tuned| tuned.trained.interrupted);
+    let written = tuned.map_err(anyhow::Error::from).and_then(|tuned| {
+        let bundle = draft.write(&model, &tuned, &settings, &for_anywhere(record))?.publish()?;
+        Ok(print_result(&tuned, &bundle)?)
+    });
+    match unfinished {
+        Some(unfinished) if stopped || written.is_err() => unfinished.leave(),
+        Some(unfinished) => unfinished.remove(),
+        None => {}
+    }
+    written.map(|()| Outcome::Done)
 }
 
 impl Arguments {
     /// What the run is of: what was asked for, and what `file` says of the rest.
     fn record(&self, file: Option<&RunRecord>) -> RunRecord {
         let here = RunRecord { device: self.device.name().into(), ..RunRecord::default() };
-        let mut record = file.cloned().unwrap_or(here);
+        let mut record = file.cloned().map_or(here, RunRecord::seen_from_here);
         if let Some(dir) = &self.dir {
             record.data = dir.clone();
         }
@@ -171,6 +193,20 @@ impl Arguments {
         record
     }
 
+    /// What says what the run is of, where that is no argument.
+    fn file(&self) -> anyhow::Result<Option<RunFile>> {
+        let of_run = self.resume.as_deref().map(unfinished::run_file).transpose()?;
+        Ok(of_run.as_deref().or(self.config.as_deref()).map(RunFile::read).transpose()?)
+    }
+
+    /// The folder for the state of the run that `run` describes and that will write the bundle `target`.
+    fn unfinished(&self, target: &Path, run: &RunFile) -> anyhow::Result<Unfinished> {
+        match &self.resume {
+            Some(folder) => Unfinished::resume(folder, self.checkpoint_minutes),
+            None => Unfinished::begin(target, run, self.checkpoint_minutes, self.overwrite),
+        }
+    }
+
     fn load(&self, record: &RunRecord, seed: u64) -> anyhow::Result<Model> {
         let arguments = ModelArguments {
             model: record.model.clone(),
@@ -183,6 +219,9 @@ impl Arguments {
 
     /// The folder that was asked for, or `DATA-MODEL` with a number where that is taken.
     fn target(&self, record: &RunRecord) -> anyhow::Result<PathBuf> {
+        if let Some(folder) = &self.resume {
+            return unfinished::target_of(folder);
+        }
         let data = record.data.canonicalize().unwrap_or_else(|_| record.data.clone());
         let target = self.out.clone().unwrap_or_else(|| default_target(&data, &record.model));
         // A bundle inside the data set would be a class of it the next time.
@@ -201,6 +240,11 @@ fn workload(model: &Model, device: &Device) -> Workload {
     Workload { image: (side, side), batch: batch_size(side, device), threads: THREADS, images: None }
 }
 
+fn minutes(text: &str) -> Result<Duration, String> {
+    let minutes: f64 = text.parse().map_err(|error: std::num::ParseFloatError| error.to_string())?;
+    Duration::try_from_secs_f64(60.0 * minutes).map_err(|error| error.to_string())
+}
+
 /// The record with paths that mean the same wherever it is read.
 fn for_anywhere(record: RunRecord) -> RunRecord {
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
@@ -214,7 +258,9 @@ fn default_target(data: &Path, model: &str) -> PathBuf {
     let place = if inside { data.parent().unwrap_or(Path::new("")) } else { Path::new("") };
     let numbered = (2..).map(|number| format!("{name}-{number}"));
     let mut candidates = std::iter::once(name.clone()).chain(numbered).map(|name| place.join(name));
-    candidates.find(|candidate| candidate.symlink_metadata().is_err()).unwrap_or_else(|| place.join(&name))
+    candidates
+        .find(|candidate| candidate.symlink_metadata().is_err() && !unfinished::is_taken(candidate))
+        .unwrap_or_else(|| place.join(&name))
 }
 
 /// `photos` of `some/photos/`; what cannot stand in a file name becomes `-`.

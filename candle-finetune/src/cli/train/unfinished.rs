@@ -1,0 +1,111 @@
+//! The folder of a run that is not over: `NAME.unfinished` beside its bundle, with its `run.toml` and its checkpoints.
+
+use std::ffi::OsString;
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use candle_finetune::checkpoints::Checkpoints;
+use candle_finetune::run_file::RunFile;
+use tempfile::NamedTempFile;
+
+/// Ends its name.
+const SUFFIX: &str = ".unfinished";
+
+/// What the run was asked to do, in it.
+const RUN_FILE: &str = "run.toml";
+
+/// A run's folder, which no other process trains in.
+pub struct Unfinished {
+    checkpoints: Checkpoints,
+    _lock: File,
+}
+
+impl Unfinished {
+    /// The folder of a run that begins and will write the bundle `target`. One that was stopped is in the way unless it may be
+    /// `discarded`.
+    pub fn begin(target: &Path, run: &RunFile, every: Duration, discarded: bool) -> anyhow::Result<Unfinished> {
+        let folder = folder_of(target);
+        if is_taken(target) && !discarded {
+            let path = folder.display();
+            bail!(
+                "{path}: holds a run that was stopped\nhint: go on with it by --resume {path}, or begin anew with --overwrite"
+            );
+        }
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let mut file = NamedTempFile::new_in(&folder).with_context(|| folder.display().to_string())?;
+        file.write_all(run.to_toml().as_bytes()).with_context(|| folder.display().to_string())?;
+        let unfinished = |_lock| Unfinished { checkpoints: Checkpoints::new(&folder, every), _lock };
+        if folder.join(RUN_FILE).exists() {
+            unfinished(lock(&folder)?).checkpoints.remove_all();
+        }
+        file.persist(folder.join(RUN_FILE)).with_context(|| folder.display().to_string())?;
+        Ok(unfinished(lock(&folder)?))
+    }
+
+    /// The folder of a run that goes on.
+    pub fn resume(folder: &Path, every: Duration) -> anyhow::Result<Unfinished> {
+        Ok(Unfinished { checkpoints: Checkpoints::new(folder, every), _lock: lock(folder)? })
+    }
+
+    /// Where the run writes its state.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
+    }
+
+    /// What to do about a run that was stopped: tells how to go on; takes the folder away where there is nothing to go on from.
+    pub fn leave(self) {
+        if self.checkpoints.is_empty() {
+            return self.remove();
+        }
+        say!("go on with: finetune train --resume {}", self.checkpoints.folder().display());
+    }
+
+    /// Takes away what belongs to the run, and the folder if nothing else is in it.
+    pub fn remove(self) {
+        let folder = self.checkpoints.folder();
+        self.checkpoints.remove_all();
+        let _ = fs::remove_file(folder.join(RUN_FILE));
+        let _ = fs::remove_dir(folder);
+    }
+}
+
+/// What says what the stopped run in `folder` was asked to do.
+pub fn run_file(folder: &Path) -> anyhow::Result<PathBuf> {
+    let path = folder.join(RUN_FILE);
+    if !path.is_file() {
+        bail!("{}: holds no stopped run", folder.display());
+    }
+    target_of(folder).map(|_| path)
+}
+
+/// Whether a run that will write the bundle `target` was stopped and can go on.
+pub fn is_taken(target: &Path) -> bool {
+    !Checkpoints::new(folder_of(target), Duration::MAX).is_empty()
+}
+
+/// The bundle that the run in `folder` will write.
+pub fn target_of(folder: &Path) -> anyhow::Result<PathBuf> {
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.as_deref().and_then(|name| name.strip_suffix(SUFFIX)).filter(|name| !name.is_empty());
+    let name = name.with_context(|| format!("{}: not a folder NAME{SUFFIX} of a stopped run", folder.display()))?;
+    Ok(folder.with_file_name(name))
+}
+
+fn folder_of(target: &Path) -> PathBuf {
+    let mut name = target.file_name().map_or_else(OsString::new, OsString::from);
+    name.push(SUFFIX);
+    target.with_file_name(name)
+}
+
+fn lock(folder: &Path) -> anyhow::Result<File> {
+    let path = folder.join(RUN_FILE);
+    let file = File::open(&path).with_context(|| format!("{}: holds no stopped run", folder.display()))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => bail!("{}: another process is training this run", folder.display()),
+        // Where files cannot be locked, two processes are kept apart by nobody.
+        Err(TryLockError::Error(_)) | Ok(()) => Ok(file),
+    }
+}
