@@ -21,8 +21,8 @@ const KEPT: usize = 3;
 /// Ends the names of the files.
 const SUFFIX: &str = ".checkpoint.safetensors";
 
-/// Begins the names of those that are being written.
-const UNFINISHED: &str = ".unfinished-";
+/// Begins the names of files and folders that are being written in the folder: what a killed run left of them is taken away.
+pub const UNFINISHED: &str = ".unfinished-";
 
 /// Where the text is in a file's metadata.
 const STATE: &str = "state";
@@ -96,8 +96,8 @@ pub struct Checkpoints {
 pub struct Position {
     /// Epochs that are over.
     pub epochs: usize,
-    /// Steps of the next one that are done.
-    pub steps: usize,
+    /// Batches of the next one that are done.
+    pub batches: usize,
 }
 
 /// A run at one moment.
@@ -157,9 +157,10 @@ impl Checkpoints {
 
     /// Takes all of them away, but for what cannot be.
     pub fn remove_all(&self) {
-        for path in self.files().unwrap_or_default().into_iter().chain(self.unfinished()) {
+        for path in self.files().unwrap_or_default() {
             let _ = fs::remove_file(path);
         }
+        self.sweep();
     }
 
     /// Whether there are none.
@@ -171,33 +172,37 @@ impl Checkpoints {
         fs::create_dir_all(&self.folder)?;
         let digest = digest_of(tensors, state).map_err(std::io::Error::other)?;
         let metadata = HashMap::from([(STATE.to_string(), state.clone()), (DIGEST.to_string(), digest)]);
-        let file = Builder::new().prefix(UNFINISHED).suffix(SUFFIX).tempfile_in(&self.folder)?;
-        safetensors::serialize_to_file(tensors, Some(metadata), file.path()).map_err(safetensors_io)?;
-        File::open(file.path())?.sync_all()?;
-        file.persist(path)?;
-        Ok(())
+        // In a folder of its own: safetensors writes further files beside what it is asked for.
+        let place = Builder::new().prefix(UNFINISHED).tempdir_in(&self.folder)?;
+        let file = place.path().join("checkpoint");
+        safetensors::serialize_to_file(tensors, Some(metadata), &file).map_err(safetensors_io)?;
+        File::open(&file)?.sync_all()?;
+        fs::rename(&file, path)
     }
 
-    /// Takes away what is older than those that are kept, and what killed runs left half written.
+    /// Takes away what is older than those that are kept.
     fn prune(&self) {
         let files = self.files().unwrap_or_default();
-        let old = files.iter().take(files.len().saturating_sub(KEPT)).cloned();
-        for path in old.chain(self.unfinished()) {
-            if let Err(error) = fs::remove_file(&path) {
+        for path in files.iter().take(files.len().saturating_sub(KEPT)) {
+            if let Err(error) = fs::remove_file(path) {
                 tracing::warn!("{}: {error}", path.display());
             }
+        }
+        self.sweep();
+    }
+
+    /// Takes away what killed runs left half written.
+    fn sweep(&self) {
+        for path in self.names(|name| name.starts_with(UNFINISHED)).unwrap_or_default() {
+            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         }
     }
 
     /// Whole ones, the oldest first.
     fn files(&self) -> Result<Vec<PathBuf>, CheckpointError> {
-        let mut files = self.names(|name| !name.starts_with(UNFINISHED))?;
+        let mut files = self.names(|name| name.ends_with(SUFFIX) && !name.starts_with(UNFINISHED))?;
         files.sort();
         Ok(files)
-    }
-
-    fn unfinished(&self) -> Vec<PathBuf> {
-        self.names(|name| name.starts_with(UNFINISHED)).unwrap_or_default()
     }
 
     fn names(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, CheckpointError> {
@@ -210,7 +215,7 @@ impl Checkpoints {
         for entry in entries {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.ends_with(SUFFIX) && wanted(&name) {
+            if wanted(&name) {
                 paths.push(entry.path());
             }
         }
@@ -221,7 +226,7 @@ impl Checkpoints {
 impl Position {
     /// Sorts as positions do.
     fn file_name(self) -> String {
-        format!("epoch-{:06}-step-{:09}{SUFFIX}", self.epochs, self.steps)
+        format!("epoch-{:06}-batch-{:09}{SUFFIX}", self.epochs, self.batches)
     }
 }
 
@@ -268,9 +273,9 @@ mod tests {
         (folder, checkpoints)
     }
 
-    fn write(checkpoints: &Checkpoints, epochs: usize, steps: usize) {
-        let position = Position { epochs, steps };
-        checkpoints.write(position, &checkpoint(epochs as f32 + steps as f32 / 16.0)).unwrap();
+    fn write(checkpoints: &Checkpoints, epochs: usize, batches: usize) {
+        let position = Position { epochs, batches };
+        checkpoints.write(position, &checkpoint(epochs as f32 + batches as f32 / 16.0)).unwrap();
     }
 
     fn newest(checkpoints: &Checkpoints) -> Option<String> {
@@ -278,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_by_epoch_and_step_is_found_whatever_was_written_last() {
+    fn the_newest_by_epoch_and_batch_is_found_whatever_was_written_last() {
         let (_folder, checkpoints) = in_folder();
         assert_eq!(newest(&checkpoints), None);
         write(&checkpoints, 10, 0);
@@ -293,7 +298,9 @@ mod tests {
     fn the_last_few_are_kept_and_what_a_killed_run_left_goes() {
         let (_folder, checkpoints) = in_folder();
         fs::create_dir_all(checkpoints.folder()).unwrap();
-        fs::write(checkpoints.folder().join(format!("{UNFINISHED}abc{SUFFIX}")), "half").unwrap();
+        fs::write(checkpoints.folder().join(format!("{UNFINISHED}abc")), "half").unwrap();
+        fs::create_dir(checkpoints.folder().join(format!("{UNFINISHED}def"))).unwrap();
+        fs::write(checkpoints.folder().join(format!("{UNFINISHED}def/checkpoint")), "half").unwrap();
         fs::write(checkpoints.folder().join("notes.txt"), "mine").unwrap();
         (1..6).for_each(|epochs| write(&checkpoints, epochs, 0));
         let names = |count| fs::read_dir(checkpoints.folder()).unwrap().count() == count;
@@ -307,7 +314,7 @@ mod tests {
     fn a_damaged_one_gives_way_to_the_one_before_it() {
         let (_folder, checkpoints) = in_folder();
         (1..4).for_each(|epochs| write(&checkpoints, epochs, 0));
-        let path = |epochs| checkpoints.folder().join(Position { epochs, steps: 0 }.file_name());
+        let path = |epochs| checkpoints.folder().join(Position { epochs, batches: 0 }.file_name());
         let mut bytes = fs::read(path(3)).unwrap();
         *bytes.last_mut().unwrap() ^= 1; // the sign of a number
         fs::write(path(3), &bytes).unwrap();
@@ -325,8 +332,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "in the way").unwrap();
         let checkpoints = Checkpoints::new(folder.path().join("file"), Duration::ZERO);
-        let error = checkpoints.write(Position { epochs: 1, steps: 0 }, &checkpoint(1.0)).unwrap_err();
-        assert!(error.to_string().contains("epoch-000001-step-000000000.checkpoint.safetensors"), "{error}");
+        let error = checkpoints.write(Position { epochs: 1, batches: 0 }, &checkpoint(1.0)).unwrap_err();
+        assert!(error.to_string().contains("epoch-000001-batch-000000000.checkpoint.safetensors"), "{error}");
         assert!(error.hint().unwrap().contains("--resume"));
     }
 }

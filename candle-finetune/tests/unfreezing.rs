@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use candle_finetune::Settings;
 use candle_finetune::augment::ViewCount;
 use candle_finetune::train::tail::{BatchNorm, TrainFrom};
-use common::{Bench, GREEN, RED, Ran};
+use common::{BLUE, Bench, GREEN, RED, Ran};
 
 /// `config.json` and `model.safetensors` of a small network whose norms know the maps that they are given.
 fn pretrained() -> &'static [Vec<u8>; 2] {
@@ -275,4 +275,33 @@ fn options_that_do_not_go_together_say_so() {
     }
     unfreeze(&bench, "layer3", "b", &["--lr", "1e30"]).failed().said(&["the loss became", "hint: try a lower"]);
     assert_eq!(bench.names(), ["cache", "photos", "pretrained"], "no bundle was written");
+}
+
+#[test]
+fn every_part_of_a_recipe_is_told_recorded_and_repeated() {
+    let bench = bench();
+    let recipe: [(&[&str], &str); 6] = [
+        (&["--accumulate", "2"], "2 batches a step"),
+        (&["--sampler", "balanced"], "every class equally often"),
+        (&["--clip-norm", "0.01"], "gradients clipped at 0.01"),
+        (&["--ema", "0.9"], "weights averaged, decay 0.9"),
+        (&["--mixup", "0.4"], "Mixup 0.4"),
+        (&["--cutmix", "1"], "CutMix 1"),
+    ];
+    std::fs::remove_dir_all(bench.path("photos/blue")).unwrap();
+    bench.class("photos/blue", BLUE, 3); // Fewer of one class, so that balance matters.
+    unfreeze(&bench, "layer3", "plain", &["--val-fraction", "0"]).succeeded().did_not_say(&["recipe"]);
+    let plain = bench.tensors("plain/model.safetensors");
+    for (options, said) in recipe {
+        let options = [options, &["--val-fraction", "0", "--overwrite"]].concat();
+        unfreeze(&bench, "layer3", "b", &options).succeeded().said(&["recipe", said]);
+        let tensors = bench.tensors("b/model.safetensors");
+        assert!(tensors["fc.weight"] != plain["fc.weight"], "{options:?}");
+        bench.run(&["train", "--config", "b/run.toml", "--out", "again", "--overwrite"]).succeeded().said(&[said]);
+        assert!(bench.tensors("again/model.safetensors") == tensors, "{options:?}");
+        bench
+            .run(&[&["train", "photos", "--model", "pretrained"], &options[..2]].concat())
+            .failed()
+            .said(&[options[0], "belongs to --train-from"]);
+    }
 }

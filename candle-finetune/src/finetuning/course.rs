@@ -5,8 +5,10 @@
 use crate::augment::ViewCount;
 use crate::random::shuffled;
 use crate::reading::{Sight, View};
+use crate::train::mixup::Mix;
+use crate::train::sampler::balanced;
 use crate::train::schedule::Schedule;
-use crate::train::tail::{BatchNorm, TailSettings};
+use crate::train::tail::{BatchNorm, Sampler, TailSettings};
 
 /// How epochs go.
 pub(super) struct Course {
@@ -15,26 +17,46 @@ pub(super) struct Course {
     pub(super) seed: u64,
     /// Augmented views of each image; without them it is seen as it is.
     pub(super) views: Option<ViewCount>,
-    /// Images to train on.
-    pub(super) images: usize,
+    /// The label of each image to train on.
+    pub(super) labels: Vec<u32>,
 }
 
 impl Course {
-    /// Steps of one epoch.
+    /// Batches of one epoch.
     ///
     /// Where batch norms follow the batch, what does not fill one is left out (others in each epoch): its statistics would
     /// be those of few images.
-    pub(super) fn steps(&self) -> usize {
-        let full = self.images / self.settings.batch_size;
+    pub(super) fn batches(&self) -> usize {
+        let full = self.labels.len() / self.settings.batch_size;
         match self.settings.batch_norm {
             BatchNorm::Train if full > 0 => full,
-            _ => self.images.div_ceil(self.settings.batch_size),
+            _ => self.labels.len().div_ceil(self.settings.batch_size),
         }
+    }
+
+    /// Steps of one epoch; the last may be of fewer batches.
+    pub(super) fn steps(&self) -> usize {
+        self.batches().div_ceil(self.settings.accumulate)
+    }
+
+    /// Whether a step is taken after the batch `batch`, counted from 0, of an epoch.
+    pub(super) fn ends_step(&self, batch: usize) -> bool {
+        (batch + 1).is_multiple_of(self.settings.accumulate) || batch + 1 == self.batches()
+    }
+
+    /// The step, counted from 0 over the whole run, that the batch `batch` of an epoch, counted from 1, is of.
+    pub(super) fn step_of(&self, epoch: usize, batch: usize) -> usize {
+        (epoch - 1) * self.steps() + batch / self.settings.accumulate
+    }
+
+    /// How a batch of an epoch is mixed, of maps or images of `size` (height, width).
+    pub(super) fn mix(&self, epoch: usize, batch: usize, size: (usize, usize)) -> Option<Mix> {
+        self.settings.mixup.map(|mixup| mixup.draw(self.seed, epoch as u64, batch as u64, size))
     }
 
     /// Images of one epoch.
     pub(super) fn images_seen(&self) -> usize {
-        self.images.min(self.steps() * self.settings.batch_size)
+        self.labels.len().min(self.batches() * self.settings.batch_size)
     }
 
     pub(super) fn schedule(&self) -> Schedule {
@@ -49,8 +71,11 @@ impl Course {
 
     /// What an epoch, counted from 1, sees of the images `indices`, in order.
     pub(super) fn sights(&self, epoch: usize, indices: &[usize]) -> impl Iterator<Item = Sight> {
-        let order = shuffled(indices.len() as u32, self.seed, epoch as u64).into_iter();
-        order.take(self.images_seen()).map(move |row| {
+        let order = match self.settings.sampler {
+            Sampler::Shuffled => shuffled(indices.len() as u32, self.seed, epoch as u64),
+            Sampler::Balanced => balanced(&self.labels, self.seed, epoch as u64),
+        };
+        order.into_iter().take(self.images_seen()).map(move |row| {
             let image = indices[row as usize];
             Sight { image, view: self.view(epoch, image) }
         })
@@ -67,8 +92,8 @@ impl Course {
         Some(indices.iter().flat_map(of_image).collect())
     }
 
-    /// What each of its steps sees.
-    pub(super) fn batches(&self, epoch: usize, indices: &[usize]) -> Vec<Vec<Sight>> {
+    /// What each of its batches sees.
+    pub(super) fn batches_of(&self, epoch: usize, indices: &[usize]) -> Vec<Vec<Sight>> {
         let sights: Vec<Sight> = self.sights(epoch, indices).collect();
         sights.chunks(self.settings.batch_size).map(<[Sight]>::to_vec).collect()
     }
@@ -90,7 +115,7 @@ mod tests {
 
     fn course(images: usize, batch_size: usize, batch_norm: BatchNorm, views: Option<ViewCount>) -> Course {
         let settings = TailSettings { batch_size, batch_norm, ..TailSettings::pretrained(TrainFrom::All) };
-        Course { settings, seed: 3, views, images }
+        Course { settings, seed: 3, views, labels: vec![0; images] }
     }
 
     #[test]
@@ -102,11 +127,31 @@ mod tests {
     }
 
     #[test]
+    fn a_step_is_of_several_batches_and_the_last_of_what_is_left() {
+        let mut course = course(18, 4, BatchNorm::Frozen, None);
+        course.settings.accumulate = 2;
+        assert_eq!((course.batches(), course.steps()), (5, 3));
+        let ends: Vec<bool> = (0..5).map(|batch| course.ends_step(batch)).collect();
+        assert_eq!(ends, [false, true, false, true, true]);
+        assert_eq!([(1, 0), (1, 1), (1, 4), (2, 0)].map(|(epoch, batch)| course.step_of(epoch, batch)), [0, 0, 2, 3]);
+    }
+
+    #[test]
+    fn a_balanced_epoch_sees_the_rare_class_as_often_as_the_other() {
+        let mut course = course(8, 4, BatchNorm::Frozen, None);
+        course.labels = vec![0, 0, 0, 0, 0, 0, 0, 1];
+        course.settings.sampler = Sampler::Balanced;
+        let indices: Vec<usize> = (10..18).collect();
+        let rare = course.sights(1, &indices).filter(|sight| sight.image == 17).count();
+        assert_eq!((rare, course.sights(1, &indices).count()), (4, 8));
+    }
+
+    #[test]
     fn every_epoch_has_an_order_of_its_own_and_every_image_in_it() {
         let course = course(9, 4, BatchNorm::Frozen, None);
         let indices: Vec<usize> = (10..19).collect();
         let images =
-            |epoch| -> Vec<usize> { course.batches(epoch, &indices).concat().iter().map(|s| s.image).collect() };
+            |epoch| -> Vec<usize> { course.batches_of(epoch, &indices).concat().iter().map(|s| s.image).collect() };
         assert_ne!(images(1), images(2));
         assert_eq!(images(1), images(1));
         let mut sorted = images(1);

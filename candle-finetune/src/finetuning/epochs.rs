@@ -18,8 +18,10 @@ use crate::error::{Error, Result};
 use crate::images::LabelledImages;
 use crate::maps::{MapBatch, Maps};
 use crate::reading::{Sight, View};
+use crate::train::loss::Targets;
 use crate::train::metrics::Tally;
-use crate::train::tail::TailTrainer;
+use crate::train::mixup::Mix;
+use crate::train::tail::{Snapshot, TailTrainer};
 use crate::train::{EpochRecord, TrainError, better};
 
 /// Images of a split, and where what the tail is given of them comes from.
@@ -60,9 +62,9 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Steps of the epoch that is not over.
-    pub(super) fn steps(&self) -> usize {
-        self.current.steps
+    /// Batches of the epoch that is not over.
+    pub(super) fn batches(&self) -> usize {
+        self.current.batches
     }
 }
 
@@ -78,8 +80,8 @@ pub(super) struct Best {
 /// A part of an epoch.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Partial {
-    /// Steps that are done.
-    steps: usize,
+    /// Batches that are done.
+    batches: usize,
     /// Sum of the loss over images.
     loss: f64,
     images: usize,
@@ -121,7 +123,7 @@ impl Run<'_> {
     /// [`Error::Interrupted`] if there is nothing worth keeping yet, [`TrainError::Diverged`], and those of images and maps.
     pub(super) fn run(mut self, observer: &mut dyn Observer) -> Result<Ended> {
         observer.begin(Phase::Fit, self.course.settings.epochs);
-        if self.progress.history.is_empty() && self.progress.steps() == 0 {
+        if self.progress.history.is_empty() && self.progress.batches() == 0 {
             self.write_checkpoint()?;
         }
         let mut stopped = false;
@@ -148,7 +150,7 @@ impl Run<'_> {
         let (val, tensors) = match best.or(self.fallback.filter(|_| history.is_empty())) {
             Some(Best { val, tensors }) => (Some(val), tensors),
             None if history.is_empty() => return Err(Error::Interrupted),
-            None => (None, self.trainer.tail().own_copies()?),
+            None => (None, self.trainer.snapshot()?.tensors().clone()),
         };
         Ok(Ended { history, tensors, val, interrupted })
     }
@@ -206,33 +208,40 @@ impl Run<'_> {
 
     /// The steps of an epoch that are still to do.
     fn train_epoch(&mut self, epoch: usize, observer: &mut dyn Observer) -> Result<ControlFlow<()>> {
-        let (schedule, first) = (self.course.schedule(), (epoch - 1) * self.course.steps());
-        let mut batches = self.course.batches(epoch, &self.train.indices);
-        batches.drain(..self.progress.steps());
-        let (trainer, train) = (&mut self.trainer, &self.train);
+        let (schedule, course) = (self.course.schedule(), &self.course);
+        let mut batches = course.batches_of(epoch, &self.train.indices);
+        batches.drain(..self.progress.batches());
+        let (trainer, train, classes) = (&mut self.trainer, &self.train, self.classes.len());
         let (progress, findings) = (&mut self.progress, &mut *self.findings);
         let (start, before) = (Instant::now(), progress.current.seconds);
         train.maps.each(batches, &mut |MapBatch { maps, sights, skipped, notes }| {
             let current = &mut progress.current;
-            let step = first + current.steps;
-            current.steps += 1;
-            current.lr = schedule.at(step);
+            let batch = current.batches;
+            current.batches += 1;
+            current.lr = schedule.at(course.step_of(epoch, batch));
             if let Some(maps) = maps {
-                trainer.at_step(step as u64);
-                let loss = trainer.step(&maps, &train.labels(&sights), current.lr)?;
+                trainer.at_step(((epoch - 1) * course.batches() + batch) as u64);
+                let (_, _, height, width) = maps.dims4()?;
+                let mix = course.mix(epoch, batch, (height, width));
+                let loss = add(trainer, mix, &maps, &train.labels(&sights), classes)?;
                 if !loss.is_finite() {
-                    return Err(TrainError::Diverged { loss, epoch, step: current.steps, lr: current.lr }.into());
+                    return Err(TrainError::Diverged { loss, epoch, step: current.batches, lr: current.lr }.into());
                 }
                 current.loss += loss * sights.len() as f64;
                 current.images += sights.len();
             }
+            let ends_step = course.ends_step(batch);
+            if ends_step {
+                trainer.apply(current.lr)?;
+            }
             current.seconds = before + start.elapsed().as_secs_f64();
             observer.images(sights.len() + skipped.len());
             findings.add(skipped, notes);
-            if let Some(journal) = self.journal.as_mut().filter(|journal| journal.is_due()) {
+            if let Some(journal) = self.journal.as_mut().filter(|journal| ends_step && journal.is_due()) {
                 journal.write(Moment { start: self.start, progress, trainer, findings })?;
             }
-            Ok(if observer.stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            // Within a step nothing can be saved.
+            Ok(if ends_step && observer.stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })
     }
 
@@ -247,22 +256,36 @@ impl Run<'_> {
     /// Measures the tail as it is after `epoch` and keeps it if it is the best; nothing if the observer stops.
     fn measure(&mut self, epoch: usize, observer: &mut dyn Observer) -> Result<Option<Validation>> {
         let Some(val) = &self.val else { return Ok(None) };
-        let Some(tally) = tally(&mut self.trainer, val, self.course.settings.batch_size, self.findings, observer)?
-        else {
+        let tail = self.trainer.snapshot()?;
+        let form = (&mut self.trainer, &tail);
+        let Some(tally) = tally(form, val, self.course.settings.batch_size, self.findings, observer)? else {
             return Ok(None);
         };
         let metrics = tally.metrics();
         let val = Validation::new(epoch, metrics);
         if self.progress.best.as_ref().is_none_or(|best| better((val.top1, val.loss), (best.val.top1, best.val.loss))) {
-            self.progress.best = Some(Best { val, tensors: self.trainer.tail().own_copies()? });
+            self.progress.best = Some(Best { val, tensors: tail.tensors().clone() });
         }
         Ok(Some(val))
     }
 }
 
-/// Asks the tail that `trainer` trains about the images of `source` as they are; nothing if the observer stops.
-fn tally(
+/// Adds a batch to the trainer's next step, mixed where it is to be; gives its loss.
+fn add(
     trainer: &mut TailTrainer,
+    mix: Option<Mix>,
+    maps: &Tensor,
+    labels: &[u32],
+    classes: usize,
+) -> crate::train::Result<f64> {
+    let Some(mix) = mix else { return trainer.add(maps, Targets::Labels(labels)) };
+    let targets = mix.targets(labels, classes, maps.device())?;
+    trainer.add(&mix.images(maps)?, Targets::Probabilities(&targets))
+}
+
+/// Asks `tail`, which `trainer` trains, about the images of `source` as they are; nothing if the observer stops.
+fn tally(
+    (trainer, tail): (&mut TailTrainer, &Snapshot),
     source: &Source<'_>,
     batch_size: usize,
     findings: &mut Findings,
@@ -273,7 +296,7 @@ fn tally(
     let mut tally = Tally::default();
     let flow = source.maps.each(batches, &mut |MapBatch { maps, sights, skipped, notes }| {
         if let Some(maps) = maps {
-            tally.add(&trainer.logits(&maps)?, &source.labels(&sights))?;
+            tally.add(&trainer.logits(tail, &maps)?, &source.labels(&sights))?;
         }
         observer.images(sights.len() + skipped.len());
         findings.add(skipped, notes);

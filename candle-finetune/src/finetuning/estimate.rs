@@ -101,7 +101,7 @@ impl Trial {
         let map = clock.lap();
         trainer.step(&x, &vec![0; x.dim(0)?], 1e-6)?;
         let step = clock.lap();
-        trainer.logits(&x)?;
+        trainer.logits(&trainer.snapshot()?, &x)?;
         let forward = clock.lap();
         if let Some(trunk) = features {
             let crop = maps.reader.preprocessing.crop;
@@ -166,7 +166,8 @@ pub(super) fn memory(
     let pixels = (architecture.in_channels * crop * crop) as u64;
     let copies = if kernels { COPIES } else { COPIES_IN_GRAPH };
     let batch = tail.batch_size as u64 * (copies * activations + 4 * pixels);
-    let weights = (1 + frozen) * all + (TRAINED_COPIES + moments) * trained as u64;
+    let more = u64::from(tail.ema.is_some()) + u64::from(tail.accumulate > 1);
+    let weights = (1 + frozen) * all + (TRAINED_COPIES + moments + more) * trained as u64;
     Ok(PROGRAM + VALUE * (batch + weights))
 }
 

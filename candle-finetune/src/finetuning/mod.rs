@@ -114,8 +114,8 @@ pub enum Phase {
 pub trait Observer {
     /// What is to come will take so much, where a trial could tell.
     fn estimate(&mut self, _: &Estimate) {}
-    /// The run goes on where it was stopped: after so many epochs, and so many steps of the next one.
-    fn resumed(&mut self, _epochs: usize, _steps: usize) {}
+    /// The run goes on where it was stopped: after so many epochs, and so many batches of the next one.
+    fn resumed(&mut self, _epochs: usize, _batches: usize) {}
     /// A phase of `total` images or epochs begins.
     fn begin(&mut self, phase: Phase, total: usize);
     /// So many images more are done with.

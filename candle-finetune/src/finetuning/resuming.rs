@@ -104,7 +104,7 @@ impl<'a> Journal<'a> {
             tensors: tensors.collect::<Result<_>>()?,
             state: toml::to_string(&state).map_err(|error| Error::Candle(candle_core::Error::msg(error)))?,
         };
-        let position = Position { epochs: progress.history.len(), steps: progress.steps() };
+        let position = Position { epochs: progress.history.len(), batches: progress.batches() };
         self.checkpoints.write(position, &checkpoint)?;
         self.written = Instant::now();
         Ok(())

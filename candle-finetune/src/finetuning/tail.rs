@@ -175,7 +175,7 @@ impl Unfreezing<'_> {
         findings: &mut Findings,
         observer: &mut dyn Observer,
     ) -> (Start, Option<(Progress, TrainerState)>) {
-        observer.resumed(progress.history.len(), progress.steps());
+        observer.resumed(progress.history.len(), progress.batches());
         let splits = [Some(self.splits.train), self.splits.val].into_iter().flatten();
         let all = splits.flat_map(|images| (0..images.len()).map(move |index| (images, index)));
         let named = all.map(|(images, index)| (images, index, images.name(index)));
@@ -193,7 +193,7 @@ impl Unfreezing<'_> {
         let maps = self.maps(self.splits.train, trunk.zip(first.entry(architecture)));
         let source = Source { maps: &maps, images: self.splits.train, indices: start.fit() };
         let images = trial_images(preprocessing.crop, self.tail.batch_size);
-        let course = self.course(source.indices.len());
+        let course = self.course(&source.indices);
         let sights: Vec<Sight> = course.sights(1, &source.indices).take(images).collect();
         let trainer = self.trainer(first, &start.head, &source)?;
         let kernels = trainer.has_kernels();
@@ -206,12 +206,12 @@ impl Unfreezing<'_> {
         Ok(())
     }
 
-    fn course(&self, images: usize) -> Course {
+    fn course(&self, images: &[usize]) -> Course {
         Course {
             settings: self.tail.clone(),
             seed: self.settings.head.seed,
             views: self.settings.augmentation.as_ref().map(|augmentation| augmentation.views),
-            images,
+            labels: images.iter().map(|&image| self.splits.train.label(image) as u32).collect(),
         }
     }
 
@@ -268,7 +268,7 @@ impl Unfreezing<'_> {
         let trunk = trunk.filter(|_| entry.is_some());
         let frozen = trunk.as_ref().zip(entry);
         let fit = start.fit();
-        let course = self.course(fit.len());
+        let course = self.course(&fit);
         let held_out = match self.splits.val {
             Some(images) => Some((images, (0..images.len()).collect())),
             None if start.held_out.is_empty() => None,
@@ -292,7 +292,7 @@ impl Unfreezing<'_> {
         let val = held_out.zip(val_maps.as_deref()).map(|((images, indices), maps)| Source { maps, images, indices });
         let mut trainer = self.trainer(first, &start.head, &train)?;
         let val_of_head = start.fitted.as_ref().and_then(|fitted| fitted.val);
-        let head = |val| Ok::<_, Error>(Best { val, tensors: trainer.tail().own_copies()? });
+        let head = |val| Ok::<_, Error>(Best { val, tensors: trainer.snapshot()?.tensors().clone() });
         let fallback = val_of_head.map(head).transpose()?;
         let (progress, state) = left.unzip();
         state.map_or(Ok(()), |state| trainer.load_state(&state))?;
@@ -339,7 +339,12 @@ impl Unfreezing<'_> {
         };
         let loss = self.tail.loss(&train.class_counts(self.splits.classes.len()))?;
         let trainer = TailTrainer::new(tail, mode, loss, &self.tail.optimizer, &self.tail.groups(architecture)?)?;
-        Ok(trainer.with_instruction_set(self.frozen.options.instruction_set))
+        let trainer = trainer.with_instruction_set(self.frozen.options.instruction_set);
+        let trainer = self.tail.clip_norm.into_iter().fold(trainer, TailTrainer::with_clip_norm);
+        Ok(match self.tail.ema {
+            Some(ema) => trainer.with_ema(ema)?,
+            None => trainer,
+        })
     }
 
     /// What the network with `tensors` reaches on the test images, in the frozen form that others will use.

@@ -61,6 +61,18 @@ impl Gradients {
         Ok(())
     }
 
+    /// The mean of these, which are of `images` images, and of `other`, of `further` ones.
+    ///
+    /// # Errors
+    /// As [`add`](Gradients::add).
+    pub fn mean_with(mut self, images: usize, mut other: Gradients, further: usize) -> Result<Gradients> {
+        let all = (images + further).max(1) as f64;
+        self.scale(images as f64 / all)?;
+        other.scale(further as f64 / all)?;
+        self.add(&other)?;
+        Ok(self)
+    }
+
     /// Multiplies every gradient by `factor`.
     ///
     /// # Errors

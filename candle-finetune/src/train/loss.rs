@@ -15,6 +15,15 @@ pub struct CrossEntropy {
     weights: Vec<f64>,
 }
 
+/// What the images of a batch are.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a> {
+    /// Of one class each.
+    Labels(&'a [u32]),
+    /// Of each class with a probability, (N, C).
+    Probabilities(&'a Tensor),
+}
+
 impl CrossEntropy {
     /// Without smoothing, all `classes` weigh 1.
     pub fn new(classes: usize) -> Self {
@@ -29,6 +38,17 @@ impl CrossEntropy {
     /// One positive weight per class.
     pub fn with_weights(self, weights: Vec<f64>) -> Self {
         Self { weights, ..self }
+    }
+
+    /// As [`loss`](CrossEntropy::loss) or [`soft_loss`](CrossEntropy::soft_loss).
+    ///
+    /// # Errors
+    /// As theirs.
+    pub fn of(&self, logits: &Tensor, targets: Targets<'_>) -> Result<Tensor> {
+        match targets {
+            Targets::Labels(labels) => self.loss(logits, labels),
+            Targets::Probabilities(targets) => self.soft_loss(logits, targets),
+        }
     }
 
     /// The weighted mean over the batch, a scalar that carries gradients to `logits` (N, C).

@@ -18,16 +18,17 @@ use candle_resnet::plan::InstructionSet;
 use candle_resnet::training::{NormPolicy, TrainingMode};
 use candle_resnet::weights;
 
+use super::ema::{Ema, EmaSettings};
 use super::error::{Result, TrainError};
 use super::gradients::Gradients;
 use super::groups::Groups;
 use super::head::Head;
-use super::loss::CrossEntropy;
+use super::loss::{CrossEntropy, Targets};
 use super::optimizer::Optimizer;
 use super::settings::OptimizerSettings;
 use super::state::{below, check_known, named, under};
 
-pub use settings::{BatchNorm, TailSettings, TrainFrom};
+pub use settings::{BatchNorm, Sampler, TailSettings, TrainFrom};
 
 /// A network of which the parts from `first` on train.
 #[derive(Clone)]
@@ -119,15 +120,6 @@ impl Tail {
         self.own.iter().map(|(name, variable)| (name.clone(), variable.as_detached_tensor())).collect()
     }
 
-    /// Copies of them.
-    ///
-    /// # Errors
-    /// Only those of the copies.
-    pub fn own_copies(&self) -> Result<BTreeMap<String, Tensor>> {
-        let copy = |(name, variable): (&String, &Var)| Ok((name.clone(), variable.as_detached_tensor().copy()?));
-        self.own.iter().map(copy).collect()
-    }
-
     /// Refuses what are not values of all that training may change.
     fn check_fits(&self, values: &BTreeMap<String, Tensor>) -> Result<()> {
         check_known(values, &self.own.keys().cloned().collect())?;
@@ -143,6 +135,16 @@ impl Tail {
         Ok(())
     }
 
+    /// The tail with these values of all that training may change.
+    fn with(&self, own: BTreeMap<String, Tensor>) -> Result<Snapshot> {
+        let mut tensors = self.tensors.clone();
+        tensors.extend(own.clone());
+        let bias = &tensors["fc.bias"];
+        let variables = VarBuilder::from_tensors(tensors.clone(), bias.dtype(), bias.device());
+        let network = Network::new(&self.architecture, bias.dim(0)?, variables)?;
+        Ok(Snapshot { network, tensors, own })
+    }
+
     /// Every tensor of the whole network as it is now, detached; a later step changes those that train.
     pub fn tensors(&self) -> BTreeMap<String, Tensor> {
         self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect()
@@ -151,6 +153,10 @@ impl Tail {
 
 fn missing(name: &str) -> TrainError {
     candle_core::Error::msg(format!("the weights hold no tensor `{name}`")).into()
+}
+
+fn copies(tensors: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+    tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.copy()?))).collect()
 }
 
 /// A variable of the tail's own with the values of `tensor`; parameters are put among those that train.
@@ -163,6 +169,20 @@ fn own_copy(name: &str, tensor: &Tensor, role: Role, trained: &VarMap) -> Result
     Ok(variable)
 }
 
+/// A tail at one moment, in evaluation.
+pub struct Snapshot {
+    network: Network,
+    tensors: HashMap<String, Tensor>,
+    own: BTreeMap<String, Tensor>,
+}
+
+impl Snapshot {
+    /// Every tensor that training may have changed, running statistics included.
+    pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.own
+    }
+}
+
 /// Trains a tail step by step; knows neither epochs nor where batches come from.
 pub struct TailTrainer {
     tail: Tail,
@@ -171,6 +191,10 @@ pub struct TailTrainer {
     mode: TrainingMode,
     loss: CrossEntropy,
     optimizer: Box<dyn Optimizer>,
+    clip_norm: Option<f64>,
+    ema: Option<Ema>,
+    /// Of the step to come: mean gradients, and of how many images.
+    pending: Option<(Gradients, usize)>,
 }
 
 impl TailTrainer {
@@ -185,13 +209,34 @@ impl TailTrainer {
         optimizer: &OptimizerSettings,
         groups: &Groups,
     ) -> Result<TailTrainer> {
-        let optimizer = optimizer.build(groups.parameters(tail.trained())?)?;
-        Ok(TailTrainer { backprop: tail.backprop(InstructionSet::best()), tail, mode, loss, optimizer })
+        Ok(TailTrainer {
+            optimizer: optimizer.build(groups.parameters(tail.trained())?)?,
+            backprop: tail.backprop(InstructionSet::best()),
+            tail,
+            mode,
+            loss,
+            clip_norm: None,
+            ema: None,
+            pending: None,
+        })
     }
 
     /// The same with kernels for another instruction set.
     pub fn with_instruction_set(self, instruction_set: InstructionSet) -> TailTrainer {
         TailTrainer { backprop: self.tail.backprop(instruction_set), ..self }
+    }
+
+    /// The same with gradients scaled down where the norm of all of them is above `max_norm`.
+    pub fn with_clip_norm(self, max_norm: f64) -> TailTrainer {
+        TailTrainer { clip_norm: Some(max_norm), ..self }
+    }
+
+    /// The same with an average of weights and running statistics, which is then what is [delivered](TailTrainer::snapshot).
+    ///
+    /// # Errors
+    /// As [`Ema::new`].
+    pub fn with_ema(self, settings: EmaSettings) -> Result<TailTrainer> {
+        Ok(TailTrainer { ema: Some(Ema::new(&self.tail.own_tensors(), settings)?), ..self })
     }
 
     /// Whether gradients come from kernels of our own rather than from candle's graph: on the CPU, in f32, for networks without
@@ -210,26 +255,57 @@ impl TailTrainer {
     /// A loss that is not finite moves no parameter.
     ///
     /// # Errors
-    /// If shapes or devices do not fit, or a label names no class.
+    /// As [`add`](TailTrainer::add) and [`apply`](TailTrainer::apply).
     pub fn step(&mut self, x: &Tensor, labels: &[u32], lr: f64) -> Result<f64> {
-        let (loss, gradients) = self.gradients(x, labels)?;
+        let loss = self.add(x, Targets::Labels(labels))?;
+        self.apply(lr)?;
+        Ok(loss)
+    }
+
+    /// Adds a part to the step to come: what the tail's first part is given, and what it is. Gives its loss; one that is not finite
+    /// adds nothing.
+    ///
+    /// # Errors
+    /// If shapes or devices do not fit, or a label names no class.
+    pub fn add(&mut self, x: &Tensor, targets: Targets<'_>) -> Result<f64> {
+        let (loss, gradients) = self.gradients(x, targets)?;
         if loss.is_finite() {
-            self.optimizer.step(&gradients, lr)?;
+            let images = x.dim(0)?;
+            self.pending = Some(match self.pending.take() {
+                None => (gradients, images),
+                Some((mean, before)) => (mean.mean_with(before, gradients, images)?, before + images),
+            });
         }
         Ok(loss)
     }
 
+    /// Takes the step on the mean of what was added, at learning rate `lr`; none where nothing was.
+    ///
+    /// # Errors
+    /// [`TrainError::NonFiniteGradient`] where gradients are clipped, and those of the tensor operations.
+    pub fn apply(&mut self, lr: f64) -> Result<()> {
+        let Some((mut gradients, _)) = self.pending.take() else { return Ok(()) };
+        if let Some(max_norm) = self.clip_norm {
+            gradients.clip_norm(max_norm)?;
+        }
+        self.optimizer.step(&gradients, lr)?;
+        if let Some(ema) = &mut self.ema {
+            ema.update(&self.tail.own_tensors())?;
+        }
+        Ok(())
+    }
+
     /// The loss and its gradients; none if it is not finite.
-    fn gradients(&mut self, x: &Tensor, labels: &[u32]) -> Result<(f64, Gradients)> {
+    fn gradients(&mut self, x: &Tensor, targets: Targets<'_>) -> Result<(f64, Gradients)> {
         let TailTrainer { tail, backprop, mode, loss, .. } = self;
         let Some(backprop) = backprop else {
-            let loss = loss.loss(&tail.forward_train(x, mode)?, labels)?;
+            let loss = loss.of(&tail.forward_train(x, mode)?, targets)?;
             let value = loss.to_dtype(DType::F64)?.to_scalar()?;
             let gradients = if f64::is_finite(value) { Some(loss.backward()?) } else { None };
             return Ok((value, gradients.map(|found| Gradients::of(&found, &tail.trained)).unwrap_or_default()));
         };
         let features = Var::from_tensor(&backprop.features(&tail.tensors, x, mode)?)?;
-        let loss = loss.loss(&tail.network.classify_train(&features, mode)?, labels)?;
+        let loss = loss.of(&tail.network.classify_train(&features, mode)?, targets)?;
         let value = f64::from(loss.to_scalar::<f32>()?);
         if !value.is_finite() {
             return Ok((value, Gradients::default()));
@@ -241,37 +317,53 @@ impl TailTrainer {
         Ok((value, of_classifier.with(before)))
     }
 
-    /// What the tail's first part is given → logits (N, classes), in evaluation.
+    /// What the first part of `tail`, one of this trainer's, is given → logits (N, classes).
     ///
     /// # Errors
     /// If shapes or devices do not fit.
-    pub fn logits(&mut self, x: &Tensor) -> Result<Tensor> {
-        let TailTrainer { tail, backprop, .. } = self;
-        let Some(backprop) = backprop else { return Ok(tail.forward(x)?.detach()) };
+    pub fn logits(&mut self, tail: &Snapshot, x: &Tensor) -> Result<Tensor> {
+        let Some(backprop) = &mut self.backprop else {
+            return Ok(tail.network.forward_from(self.tail.first, x)?.detach());
+        };
         // With frozen norms and nothing left out a training step computes what evaluation does.
         let mut evaluation = TrainingMode::new(NormPolicy::frozen());
         let features = backprop.features(&tail.tensors, x, &mut evaluation)?;
         Ok(tail.network.classify_train(&features, &mut evaluation)?.detach())
     }
 
-    /// All that later steps depend on: the tail's own tensors as `weights/NAME`, and what the optimiser remembers as `optimizer/NAME`;
-    /// copies.
+    /// The tail as it would be delivered now: a copy of it, or of the averages where they are kept.
+    ///
+    /// # Errors
+    /// Only those of the copies.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        match &self.ema {
+            Some(ema) => self.tail.with(copies(&ema.tensors())?),
+            None => self.tail.with(copies(&self.tail.own_tensors())?),
+        }
+    }
+
+    /// All that later steps depend on: the tail's own tensors as `weights/NAME`, what the optimiser remembers as `optimizer/NAME`, and
+    /// averages as `ema/NAME`; copies. What was added to a step that was not taken is not among it.
     ///
     /// # Errors
     /// Only those of the copies.
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
-        let weights = self.tail.own_copies()?;
-        let all = [under("weights/", &weights), under("optimizer/", &self.optimizer.state()?)];
+        let (weights, ema) = (copies(&self.tail.own_tensors())?, self.ema.as_ref().map(Ema::state).transpose()?);
+        let ema = ema.map_or_else(BTreeMap::new, |ema| under("ema/", &ema));
+        let all = [under("weights/", &weights), under("optimizer/", &self.optimizer.state()?), ema];
         Ok(all.into_iter().flatten().collect())
     }
 
-    /// Goes on from what [`state`](TailTrainer::state) gave, to the same bits; changes nothing if it does not fit.
+    /// Goes on from what [`state`](TailTrainer::state) gave, to the same bits.
     ///
     /// # Errors
     /// If a tensor is missing, belongs to nothing that trains, or is of another shape.
     pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
         let weights = below("weights/", state);
         self.tail.check_fits(&weights)?;
+        if let Some(ema) = &mut self.ema {
+            ema.load_state(&below("ema/", state))?;
+        }
         self.optimizer.load_state(&below("optimizer/", state))?;
         self.tail.set(&weights)
     }
@@ -312,6 +404,76 @@ mod tests {
         assert_eq!(weight.to_vec2::<f32>().unwrap(), before);
         assert!(step(1.0).is_finite());
         assert_ne!(weight.to_vec2::<f32>().unwrap(), before);
+    }
+
+    fn trainer() -> TailTrainer {
+        let (tail, mode) = (tail("resnet20_cifar", 64).unwrap(), TrainingMode::new(NormPolicy::frozen()));
+        TailTrainer::new(tail, mode, CrossEntropy::new(2), &OptimizerSettings::SGD, &Groups::one(0.0)).unwrap()
+    }
+
+    /// A map whose features are `values`, in front of `fc`.
+    fn maps(values: &[f32]) -> Tensor {
+        let maps: Vec<f32> =
+            values.iter().flat_map(|value| (0..64).map(move |index| value * index as f32 / 64.0)).collect();
+        let maps = Tensor::from_vec(maps, (values.len(), 64, 1, 1), &Device::Cpu).unwrap();
+        maps.broadcast_as((values.len(), 64, 8, 8)).unwrap().contiguous().unwrap()
+    }
+
+    fn weight(tensors: &BTreeMap<String, Tensor>) -> Vec<f32> {
+        tensors["fc.weight"].flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn parts_of_a_step_make_the_step_of_the_whole() {
+        let [mut whole, mut parts] = [trainer(), trainer()];
+        for _ in 0..3 {
+            whole.step(&maps(&[1.0, -2.0, 3.0]), &[0, 1, 1], 0.1).unwrap();
+            parts.add(&maps(&[1.0, -2.0]), Targets::Labels(&[0, 1])).unwrap();
+            let targets = Tensor::new(&[[0f32, 1.0]], &Device::Cpu).unwrap();
+            parts.add(&maps(&[3.0]), Targets::Probabilities(&targets)).unwrap();
+            parts.apply(0.1).unwrap();
+        }
+        let [whole, parts] = [whole, parts].map(|trainer| weight(&trainer.tail().own_tensors()));
+        assert!(largest_difference(&whole, &parts) < 1e-6);
+        assert!(largest_difference(&whole, &weight(&trainer().tail().own_tensors())) > 1e-3);
+    }
+
+    #[test]
+    fn clipped_gradients_make_a_step_of_that_length() {
+        let mut trainer = trainer().with_clip_norm(1e-3);
+        let before = trainer.snapshot().unwrap();
+        trainer.step(&maps(&[3.0]), &[0], 1.0).unwrap();
+        let after = trainer.snapshot().unwrap();
+        let change = |name: &str| -> f64 {
+            let difference = (&after.tensors()[name] - &before.tensors()[name]).unwrap();
+            difference.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().into()
+        };
+        let length = (change("fc.weight") + change("fc.bias")).sqrt();
+        // The first step with Nesterov's momentum goes 1.9 gradients far.
+        assert!((length - 1.9e-3).abs() < 1e-5, "{length}");
+    }
+
+    #[test]
+    fn averages_are_delivered_where_they_are_kept() {
+        let settings = EmaSettings { decay: 0.75, warmup: false };
+        let mut trainer = trainer().with_ema(settings).unwrap();
+        let mut expected = Vec::new();
+        for step in 0..4 {
+            trainer.step(&maps(&[1.0, -1.0]), &[0, 1], 0.1).unwrap();
+            let now = weight(&trainer.tail().own_tensors());
+            let kept = if step == 0 { 0.0 } else { 0.75 };
+            let before = if step == 0 { now.clone() } else { expected };
+            expected = before.iter().zip(&now).map(|(before, now)| kept * before + (1.0 - kept) * now).collect();
+        }
+        let delivered = trainer.snapshot().unwrap();
+        assert!(largest_difference(&weight(delivered.tensors()), &expected) < 1e-6);
+        let x = maps(&[1.0]);
+        let logits = trainer.logits(&delivered, &x).unwrap().to_vec2::<f32>().unwrap();
+        assert_ne!(logits, trainer.tail().forward(&x).unwrap().to_vec2::<f32>().unwrap());
     }
 
     #[test]

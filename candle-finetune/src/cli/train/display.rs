@@ -43,8 +43,8 @@ impl Observer for Display {
         say!("{:>12} about {epoch} an epoch, {all} in all, {} of memory", "estimate", bytes(memory));
     }
 
-    fn resumed(&mut self, epochs: usize, steps: usize) {
-        say!("{:>12} after epoch {epochs} and {steps} steps of the next", "resumed");
+    fn resumed(&mut self, epochs: usize, batches: usize) {
+        say!("{:>12} after epoch {epochs} and {batches} batches of the next", "resumed");
     }
 
     fn begin(&mut self, phase: Phase, total: usize) {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use candle_core::Device;
+use candle_finetune::Error;
 use candle_finetune::bundle::{Draft, RunRecord};
 use candle_finetune::extract::batch_size;
 use candle_finetune::finetuning::{Derived, Findings, FineTuned, Machine, Validation, fine_tune_model};
@@ -152,17 +153,22 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let checkpoints = unfinished.as_ref().map(Unfinished::checkpoints);
     let machine = Machine { device: &device, options: &options, maps: store.as_ref(), checkpoints };
     let tuned = fine_tune_model(&model, machine, &Splits::of(&dataset), &settings, &mut display);
-    let stopped = tuned.as_ref().map_or(true, |tuned| tuned.trained.interrupted);
-    let written = tuned.map_err(anyhow::Error::from).and_then(|tuned| {
-        let bundle = draft.write(&model, &tuned, &settings, &for_anywhere(record))?.publish()?;
-        Ok(print_result(&tuned, &bundle)?)
-    });
-    match unfinished {
-        Some(unfinished) if stopped || written.is_err() => unfinished.leave(),
-        Some(unfinished) => unfinished.remove(),
-        None => {}
+    let tuned = match tuned {
+        Ok(tuned) => tuned,
+        Err(error) => {
+            let in_vain = arguments.resume.is_none() && matches!(error, Error::Train(_));
+            if let Some(unfinished) = unfinished {
+                unfinished.close(!in_vain);
+            }
+            return Err(error.into());
+        }
+    };
+    let bundle = draft.write(&model, &tuned, &settings, &for_anywhere(record))?.publish()?;
+    print_result(&tuned, &bundle)?;
+    if let Some(unfinished) = unfinished {
+        unfinished.close(tuned.trained.interrupted);
     }
-    written.map(|()| Outcome::Done)
+    Ok(Outcome::Done)
 }
 
 impl Arguments {

@@ -4,8 +4,10 @@ use std::str::FromStr;
 
 use anyhow::bail;
 use candle_finetune::Settings;
+use candle_finetune::train::ema::EmaSettings;
+use candle_finetune::train::mixup::Mixup;
 use candle_finetune::train::schedule::Shape;
-use candle_finetune::train::tail::{BatchNorm, TailSettings, TrainFrom};
+use candle_finetune::train::tail::{BatchNorm, Sampler, TailSettings, TrainFrom};
 use candle_finetune::train::{ClassWeights, HeadSettings, OptimizerSettings};
 use candle_resnet::config::DropRates;
 use clap::{Args, ValueEnum};
@@ -28,9 +30,17 @@ pub struct TrainingOptions {
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
 
-    /// Images per step [default: 32; training from scratch 128]
+    /// Images of a batch [default: 32; training from scratch 128]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
+
+    /// Batches of a step, whose gradients are averaged: large steps in little memory [default: 1]
+    #[arg(long, value_name = "BATCHES")]
+    accumulate: Option<usize>,
+
+    /// Which images an epoch sees [default: shuffled]
+    #[arg(long, value_enum)]
+    sampler: Option<SamplerName>,
 
     /// Highest learning rate, that of fc; derived if left out
     #[arg(long, allow_negative_numbers = true)]
@@ -59,6 +69,23 @@ pub struct TrainingOptions {
     /// Pull of the weights, not of norms and biases, towards 0; derived if left out
     #[arg(long, allow_negative_numbers = true)]
     weight_decay: Option<f64>,
+
+    /// Scale gradients down together where their norm is above this
+    #[arg(long, allow_negative_numbers = true, value_name = "NORM")]
+    clip_norm: Option<f64>,
+
+    /// Measure and keep an average of the weights, which holds on to this much of itself in each step (0.9998; less in early ones)
+    #[arg(long, allow_negative_numbers = true, value_name = "DECAY")]
+    ema: Option<f64>,
+
+    /// Mixup: blend the images of a batch, with shares drawn from Beta(ALPHA, ALPHA) (0.2). Where less than everything trains, the maps
+    /// that the first part is given
+    #[arg(long, allow_negative_numbers = true, value_name = "ALPHA")]
+    mixup: Option<f64>,
+
+    /// CutMix: paste rectangles of other images in, of areas drawn from Beta(ALPHA, ALPHA) (1); with --mixup every other batch
+    #[arg(long, allow_negative_numbers = true, value_name = "ALPHA")]
+    cutmix: Option<f64>,
 
     /// Part of the features that is zero in each step [default: the model's own, mostly 0]
     #[arg(long, allow_negative_numbers = true, value_name = "FRACTION")]
@@ -145,6 +172,14 @@ enum BatchNormName {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum SamplerName {
+    /// Each image once
+    Shuffled,
+    /// Every class equally often
+    Balanced,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum OptimizerName {
     Sgd,
     Adamw,
@@ -213,6 +248,12 @@ impl TrainingOptions {
     fn check_tail_options(&self, tail: bool) -> anyhow::Result<()> {
         let given = [
             ("--freeze-epochs", self.freeze_epochs.is_some()),
+            ("--accumulate", self.accumulate.is_some()),
+            ("--sampler", self.sampler.is_some()),
+            ("--clip-norm", self.clip_norm.is_some()),
+            ("--ema", self.ema.is_some()),
+            ("--mixup", self.mixup.is_some()),
+            ("--cutmix", self.cutmix.is_some()),
             ("--layer-decay", self.layer_decay.is_some()),
             ("--batch-norm", self.batch_norm.is_some()),
             ("--drop-path", self.drop_path.is_some()),
@@ -239,6 +280,16 @@ impl TrainingOptions {
             head.epochs = if epochs > 0 { epochs } else { head.epochs };
             head.warmup_epochs = head.warmup_epochs.min(head.epochs - 1);
         }
+        tail.accumulate = self.accumulate.unwrap_or(tail.accumulate);
+        tail.sampler = match self.sampler {
+            Some(SamplerName::Shuffled) => Sampler::Shuffled,
+            Some(SamplerName::Balanced) => Sampler::Balanced,
+            None => tail.sampler,
+        };
+        tail.clip_norm = self.clip_norm.or(tail.clip_norm);
+        // A short run would otherwise be an average of its beginning.
+        tail.ema = self.ema.map(|decay| EmaSettings { decay, warmup: true }).or(tail.ema);
+        tail.mixup = self.mixup(tail.mixup);
         tail.layer_decay = self.layer_decay.unwrap_or(tail.layer_decay);
         tail.drop_rate = self.drop_rate.unwrap_or(tail.drop_rate);
         tail.drop_path = self.drop_path.unwrap_or(tail.drop_path);
@@ -250,6 +301,17 @@ impl TrainingOptions {
             None => tail.batch_norm,
         };
         Ok(())
+    }
+
+    /// Mixing where a file says `before`.
+    fn mixup(&self, before: Option<Mixup>) -> Option<Mixup> {
+        if self.mixup.is_none() && self.cutmix.is_none() {
+            return before;
+        }
+        let off = Mixup { mixup_alpha: 0.0, cutmix_alpha: 0.0, ..Mixup::default() };
+        let mixup = before.unwrap_or(off);
+        let mixup_alpha = self.mixup.unwrap_or(mixup.mixup_alpha);
+        Some(Mixup { mixup_alpha, cutmix_alpha: self.cutmix.unwrap_or(mixup.cutmix_alpha), ..mixup })
     }
 
     fn set_common(&self, common: Common<'_>) -> anyhow::Result<()> {

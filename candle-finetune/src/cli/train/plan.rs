@@ -4,7 +4,7 @@ use candle_finetune::Settings;
 use candle_finetune::augment::{Augmentation, ViewCount};
 use candle_finetune::dataset::{Dataset, SplitName};
 use candle_finetune::finetuning::{PartPlan, part_plans};
-use candle_finetune::train::tail::{BatchNorm, TailSettings, TrainFrom};
+use candle_finetune::train::tail::{BatchNorm, Sampler, TailSettings, TrainFrom};
 use candle_resnet::Model;
 use candle_resnet::training::Statistics;
 
@@ -68,8 +68,12 @@ fn print_tail(model: &Model, classes: usize, tail: &TailSettings, settings: &Set
         true => say!("{:>12} first, {} epochs on features of the frozen network", "head", settings.head.epochs),
         false => say!("{:>12} as it is drawn", "head"),
     }
-    let (epochs, batch) = (tail.epochs, tail.batch_size);
-    say!("{:>12} {epochs}, {batch} images a step; the best is kept, and not refitted on what was held out", "epochs");
+    let (epochs, images) = (tail.epochs, tail.batch_size * tail.accumulate);
+    say!("{:>12} {epochs}, {images} images a step; the best is kept, and not refitted on what was held out", "epochs");
+    let recipe = recipe(tail);
+    if !recipe.is_empty() {
+        say!("{:>12} {}", "recipe", recipe.join("; "));
+    }
     Ok(())
 }
 
@@ -82,6 +86,18 @@ fn part_line(PartPlan { part, parameters, lr, statistics }: &PartPlan) -> String
     };
     let lr = lr.map_or("–".into(), |lr| format!("{lr:.2e}"));
     format!("{:>12}   {:>12}   {trains:<8}   {norms:<22}   {lr}", part.to_string(), count(*parameters))
+}
+
+/// What a step does beside the usual.
+fn recipe(tail: &TailSettings) -> Vec<String> {
+    let accumulate = (tail.accumulate > 1).then(|| format!("{} batches a step", tail.accumulate));
+    let sampler = (tail.sampler == Sampler::Balanced).then(|| "every class equally often".into());
+    let clip = tail.clip_norm.map(|norm| format!("gradients clipped at {norm}"));
+    let mixed = |name, alpha: f64| (alpha > 0.0).then(|| format!("{name} {alpha}"));
+    let mixup = tail.mixup.and_then(|mixup| mixed("Mixup", mixup.mixup_alpha));
+    let cutmix = tail.mixup.and_then(|mixup| mixed("CutMix", mixup.cutmix_alpha));
+    let ema = tail.ema.map(|ema| format!("weights averaged, decay {}", ema.decay));
+    [accumulate, sampler, clip, mixup, cutmix, ema].into_iter().flatten().collect()
 }
 
 /// What batch norms do, and what speaks for it.

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use candle_finetune::checkpoints::Checkpoints;
+use candle_finetune::checkpoints::{Checkpoints, UNFINISHED};
 use candle_finetune::run_file::RunFile;
-use tempfile::NamedTempFile;
+use tempfile::Builder;
 
 /// Ends its name.
 const SUFFIX: &str = ".unfinished";
@@ -35,13 +35,11 @@ impl Unfinished {
             );
         }
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let mut file = NamedTempFile::new_in(&folder).with_context(|| folder.display().to_string())?;
-        file.write_all(run.to_toml().as_bytes()).with_context(|| folder.display().to_string())?;
         let unfinished = |_lock| Unfinished { checkpoints: Checkpoints::new(&folder, every), _lock };
         if folder.join(RUN_FILE).exists() {
             unfinished(lock(&folder)?).checkpoints.remove_all();
         }
-        file.persist(folder.join(RUN_FILE)).with_context(|| folder.display().to_string())?;
+        write(run, &folder).with_context(|| folder.display().to_string())?;
         Ok(unfinished(lock(&folder)?))
     }
 
@@ -55,21 +53,24 @@ impl Unfinished {
         &self.checkpoints
     }
 
-    /// What to do about a run that was stopped: tells how to go on; takes the folder away where there is nothing to go on from.
-    pub fn leave(self) {
-        if self.checkpoints.is_empty() {
-            return self.remove();
-        }
-        say!("go on with: finetune train --resume {}", self.checkpoints.folder().display());
-    }
-
-    /// Takes away what belongs to the run, and the folder if nothing else is in it.
-    pub fn remove(self) {
+    /// Ends the process's work on the run. The folder goes, unless the run can still go on from what it holds; then it is told how.
+    pub fn close(self, goes_on: bool) {
         let folder = self.checkpoints.folder();
+        if goes_on && !self.checkpoints.is_empty() {
+            return say!("go on with: finetune train --resume {}", folder.display());
+        }
         self.checkpoints.remove_all();
         let _ = fs::remove_file(folder.join(RUN_FILE));
-        let _ = fs::remove_dir(folder);
+        let _ = fs::remove_dir(folder); // Where something else is in it, it stays.
     }
+}
+
+/// Writes what a run was asked to do to its folder.
+fn write(run: &RunFile, folder: &Path) -> std::io::Result<()> {
+    let mut file = Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
+    file.write_all(run.to_toml().as_bytes())?;
+    file.persist(folder.join(RUN_FILE))?;
+    Ok(())
 }
 
 /// What says what the stopped run in `folder` was asked to do.

@@ -10,9 +10,11 @@ use candle_resnet::part::Part;
 use candle_resnet::training::NormPolicy;
 use serde::{Deserialize, Serialize};
 
+use crate::train::ema::EmaSettings;
 use crate::train::error::Result;
 use crate::train::groups::{Groups, Rate};
 use crate::train::loss::CrossEntropy;
+use crate::train::mixup::Mixup;
 use crate::train::schedule::Shape;
 use crate::train::settings::{
     ClassWeights, OptimizerSettings, check, check_epochs, check_optimizer, check_patience, check_schedule,
@@ -104,6 +106,17 @@ pub enum BatchNorm {
     Train,
 }
 
+/// Which images an epoch sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampler {
+    /// Each once.
+    #[default]
+    Shuffled,
+    /// As many, but of every class the same number: images of rare classes several times.
+    Balanced,
+}
+
 /// How a tail is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
@@ -114,8 +127,12 @@ pub struct TailSettings {
     pub head_first: bool,
     /// Passes over the training images, at least 1.
     pub epochs: usize,
-    /// Images per step, at least 1.
+    /// Images of a batch, at least 1.
     pub batch_size: usize,
+    /// Batches of a step, at least 1: their gradients are averaged.
+    pub accumulate: usize,
+    /// Which images an epoch sees.
+    pub sampler: Sampler,
     /// The highest learning rate, which is `fc`'s, above 0; derived from batch size and optimiser if left out.
     pub lr: Option<f64>,
     /// The learning rate of each part beside that of the part behind it, above 0 and at most 1.
@@ -124,6 +141,9 @@ pub struct TailSettings {
     pub optimizer: OptimizerSettings,
     /// Pull of the weights towards 0, at least 0; derived from the optimiser if left out.
     pub weight_decay: Option<f64>,
+    /// The norm of all gradients that they are scaled down to where it is above, above 0; never if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
     /// Whether norms and biases are pulled as well.
     pub decay_vectors: bool,
     /// What batch norms of the parts that train do.
@@ -142,6 +162,12 @@ pub struct TailSettings {
     pub schedule: Shape,
     /// Stop after this many epochs without a better validation accuracy; never if left out.
     pub patience: Option<usize>,
+    /// How what the first part that trains is given is mixed within a batch; the pixels where everything trains. Not at all if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mixup: Option<Mixup>,
+    /// The average of weights that is measured and delivered in their place; none if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<EmaSettings>,
 }
 
 /// [`TailSettings::pretrained`] for the whole network.
@@ -162,10 +188,13 @@ impl TailSettings {
             head_first: true,
             epochs: 10,
             batch_size: 32,
+            accumulate: 1,
+            sampler: Sampler::Shuffled,
             lr: None,
             layer_decay: 0.7,
             optimizer: OptimizerSettings::SGD,
             weight_decay: None,
+            clip_norm: None,
             decay_vectors: false,
             batch_norm: if train_from == TrainFrom::All { BatchNorm::Train } else { BatchNorm::Frozen },
             drop_rate: 0.0,
@@ -175,6 +204,8 @@ impl TailSettings {
             warmup_epochs: 1,
             schedule: Shape::Cosine,
             patience: None,
+            mixup: None,
+            ema: None,
         }
     }
 
@@ -198,7 +229,13 @@ impl TailSettings {
     pub fn validate(&self) -> Result<()> {
         check_epochs(self.epochs)?;
         check("batch-size", self.batch_size, self.batch_size >= 1, "at least 1")?;
+        check("accumulate", self.accumulate, self.accumulate >= 1, "at least 1")?;
         check_weights(self.lr, self.weight_decay)?;
+        if let Some(norm) = self.clip_norm {
+            check("clip-norm", norm, norm > 0.0 && norm.is_finite(), "a number above 0")?;
+        }
+        self.mixup.as_ref().map_or(Ok(()), Mixup::validate)?;
+        self.ema.as_ref().map_or(Ok(()), EmaSettings::validate)?;
         let decay = self.layer_decay;
         check("layer-decay", decay, decay > 0.0 && decay <= 1.0, "above 0 and at most 1")?;
         check("drop-rate", self.drop_rate, unit(self.drop_rate), "from 0 up and below 1")?;
@@ -213,13 +250,13 @@ impl TailSettings {
 
     /// The same settings with `lr` and `weight_decay` filled in, for weights that were drawn (`fresh`) or pretrained.
     ///
-    /// The rate is proportional to the batch size (Goyal et al. 2017).
+    /// The rate is proportional to the images of a step (Goyal et al. 2017).
     pub fn resolved(&self, fresh: bool) -> TailSettings {
         let (rate, decay) = match self.optimizer {
             OptimizerSettings::Sgd { .. } => (SGD_LR, 1e-4),
             OptimizerSettings::AdamW { .. } => (ADAMW_LR, 0.01),
         };
-        let lr = rate * self.batch_size as f64 * if fresh { FRESH } else { 1.0 };
+        let lr = rate * (self.batch_size * self.accumulate) as f64 * if fresh { FRESH } else { 1.0 };
         TailSettings { lr: self.lr.or(Some(lr)), weight_decay: self.weight_decay.or(Some(decay)), ..self.clone() }
     }
 
@@ -283,7 +320,13 @@ mod tests {
 
     #[test]
     fn defaults_are_valid_and_survive_toml() {
-        for settings in [TailSettings::pretrained(TrainFrom::Stage(4)), TailSettings::from_scratch(TrainFrom::All)] {
+        let all = TailSettings {
+            clip_norm: Some(1.0),
+            mixup: Some(Mixup::default()),
+            ema: Some(EmaSettings::default()),
+            ..TailSettings::from_scratch(TrainFrom::All)
+        };
+        for settings in [TailSettings::pretrained(TrainFrom::Stage(4)), all] {
             settings.validate().unwrap();
             let text = toml::to_string(&settings).unwrap();
             assert_eq!(toml::from_str::<TailSettings>(&text).unwrap(), settings, "{text}");
@@ -297,10 +340,14 @@ mod tests {
 
     #[test]
     fn every_bad_setting_is_named_with_its_value() {
-        let good = TailSettings::default;
+        let (good, mixup) = (TailSettings::default, Mixup::default());
         let bad = [
             ("epochs", "0", TailSettings { epochs: 0, ..good() }),
             ("batch-size", "0", TailSettings { batch_size: 0, ..good() }),
+            ("accumulate", "0", TailSettings { accumulate: 0, ..good() }),
+            ("clip-norm", "0", TailSettings { clip_norm: Some(0.0), ..good() }),
+            ("ema-decay", "1", TailSettings { ema: Some(EmaSettings { decay: 1.0, warmup: true }), ..good() }),
+            ("mixup-alpha", "-1", TailSettings { mixup: Some(Mixup { mixup_alpha: -1.0, ..mixup }), ..good() }),
             ("lr", "NaN", TailSettings { lr: Some(f64::NAN), ..good() }),
             ("weight-decay", "-1", TailSettings { weight_decay: Some(-1.0), ..good() }),
             ("layer-decay", "0", TailSettings { layer_decay: 0.0, ..good() }),
