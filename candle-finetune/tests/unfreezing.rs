@@ -258,7 +258,9 @@ fn options_that_do_not_go_together_say_so() {
     unfreeze(&bench, "layer4", "b", &[])
         .failed()
         .said(&["`train-from` is layer4, must be head, layer3, layer2, layer1"]);
-    unfreeze(&bench, "fc", "b", &[]).exited(2).said(&["neither a stage, such as layer4, nor all, nor head"]);
+    unfreeze(&bench, "fc", "b", &[])
+        .exited(2)
+        .said(&["neither a stage, such as layer4, nor all, nor a pattern of names, nor head"]);
     for option in
         [["--layer-decay", "0.5"], ["--batch-norm", "train"], ["--drop-path", "0.1"], ["--freeze-epochs", "2"]]
     {
@@ -304,4 +306,16 @@ fn every_part_of_a_recipe_is_told_recorded_and_repeated() {
             .failed()
             .said(&[options[0], "belongs to --train-from"]);
     }
+}
+
+#[test]
+fn patterns_train_exactly_what_they_fit() {
+    let bench = bench();
+    let patterns = "layer3.2.conv2.*,layer2.0.bn1.weight";
+    let ran = unfreeze(&bench, patterns, "b", &["--val-fraction", "0"]).succeeded();
+    ran.said(&["fc and layer3.2.conv2.*,layer2.0.bn1.weight train", "32 train", "36.9 k train"]);
+    assert_eq!(changed(&bench, "pretrained", "b"), ["layer2.0.bn1.weight", "layer3.2.conv2.weight"]);
+    bench.run(&["train", "--config", "b/run.toml", "--out", "again"]).succeeded();
+    assert!(bench.tensors("again/model.safetensors") == bench.tensors("b/model.safetensors"));
+    unfreeze(&bench, "layer9.*", "c", &[]).failed().said(&["`train-from` is layer9.*, must be a pattern that fits"]);
 }

@@ -75,7 +75,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let workload = Workload { image: (side, side), batch, ..Workload::default() };
     let options = arguments.plan.options(workload);
     let images = Tensor::randn(0f32, 1.0, (batch, model.architecture.in_channels, side, side), &device)?;
-    let times = if let Some(train_from) = arguments.train_from {
+    let times = if let Some(train_from) = &arguments.train_from {
         let (mut trainer, maps) = training(&model, train_from, &images, arguments)?;
         let labels = vec![0; batch];
         times(arguments.repeat, || Ok(trainer.step(&maps, &labels, 1e-3)?))?
@@ -109,7 +109,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 /// A trainer of the parts that `train_from` names, as PyTorch's tutorial has it, and what its first part is given.
 fn training(
     model: &Model,
-    train_from: TrainFrom,
+    train_from: &TrainFrom,
     images: &Tensor,
     arguments: &Arguments,
 ) -> anyhow::Result<(TailTrainer, Tensor)> {

@@ -155,7 +155,7 @@ pub(super) fn memory(
     let all = blueprint.parameter_count(classes) as u64;
     let trained: usize = Part::tensors(architecture, classes)
         .iter()
-        .filter(|(part, _)| *part >= first)
+        .filter(|(part, spec)| *part >= first && tail.train_from.trains(&spec.name))
         .map(|(_, spec)| spec.elements())
         .sum();
     let moments = match tail.optimizer {
@@ -189,7 +189,7 @@ mod tests {
             ("resnet20_cifar", 32, TrainFrom::All, 128, 320),
         ];
         for (name, crop, train_from, batch_size, measured) in table {
-            let tail = TailSettings { batch_size, head_first: false, ..TailSettings::pretrained(train_from) };
+            let tail = TailSettings { batch_size, head_first: false, ..TailSettings::pretrained(train_from.clone()) };
             let bytes = memory(Architecture::named(name).unwrap(), 2, crop, (&tail, true)).unwrap();
             let ratio = bytes as f64 / 1e6 / f64::from(measured);
             assert!((0.65..1.35).contains(&ratio), "{name} from {train_from}: {ratio} of {measured} MB");

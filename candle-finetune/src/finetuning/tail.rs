@@ -330,7 +330,8 @@ impl Unfreezing<'_> {
 
     fn trainer(&self, first: Part, head: &Head, train: &Source<'_>) -> Result<TailTrainer> {
         let Model { architecture, weights, .. } = self.frozen.model;
-        let tail = Tail::new(architecture, weights, head, first, self.frozen.device)?;
+        let trains = |name: &str| self.tail.train_from.trains(name);
+        let tail = Tail::with_trained(architecture, weights, head, (first, &trains), self.frozen.device)?;
         let seed = self.settings.head.seed ^ LEFT_OUT;
         let mode = TrainingMode {
             depth: StochasticDepth::new(self.tail.drop_path, seed)?,

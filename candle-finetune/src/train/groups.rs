@@ -60,7 +60,8 @@ impl Rate {
     }
 }
 
-fn fits(pattern: &str, name: &str) -> bool {
+/// Whether `name` is `pattern`, in which `*` stands for any characters.
+pub(super) fn fits(pattern: &str, name: &str) -> bool {
     let Some((start, pattern)) = pattern.split_once('*') else {
         return pattern == name;
     };

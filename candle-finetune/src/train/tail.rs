@@ -57,6 +57,20 @@ impl Tail {
         first: Part,
         device: &Device,
     ) -> Result<Tail> {
+        Tail::with_trained(architecture, weights, head, (first, &|_| true), device)
+    }
+
+    /// As [`new`](Tail::new), of which only those parameters train whose names `trains` says yes to.
+    ///
+    /// # Errors
+    /// As [`new`](Tail::new).
+    pub fn with_trained(
+        architecture: &Architecture,
+        weights: &VarMap,
+        head: &Head,
+        (first, trains): (Part, &dyn Fn(&str) -> bool),
+        device: &Device,
+    ) -> Result<Tail> {
         let mut stored = weights::tensors(weights)?;
         stored.insert("fc.weight".into(), head.weight().as_detached_tensor());
         stored.insert("fc.bias".into(), head.bias().as_detached_tensor());
@@ -65,7 +79,7 @@ impl Tail {
         for (part, spec) in Part::tensors(architecture, head.classes()) {
             let tensor = stored.remove(&spec.name).ok_or_else(|| missing(&spec.name))?;
             let mut tensor = tensor.to_dtype(dtype)?.to_device(device)?;
-            if part >= first {
+            if part >= first && (!spec.role.is_parameter() || trains(&spec.name)) {
                 let variable = own_copy(&spec.name, &tensor, spec.role, &trained)?;
                 tensor = variable.as_tensor().clone();
                 own.insert(spec.name.clone(), variable);

@@ -17,8 +17,9 @@ use super::views::ViewOptions;
 #[derive(Args)]
 #[command(next_help_heading = "Training (what is left out is as in --config, else the default)")]
 pub struct TrainingOptions {
-    /// The first part that trains: head, a stage such as layer4, or all [default: head]
-    #[arg(long, value_name = "PART")]
+    /// What trains: head; a stage such as layer4 and all behind it; all; or fc and the parameters that fit patterns
+    /// (`layer4.1.*,layer3.*.bn2.*`) [default: head]
+    #[arg(long, value_name = "PART|PATTERNS")]
     train_from: Option<First>,
 
     /// Epochs of the head alone, on features, before the parts below it train; 0 starts from a head that is drawn
@@ -146,7 +147,7 @@ pub struct TrainingOptions {
 }
 
 /// The first part that trains.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum First {
     Head,
     Before(TrainFrom),
@@ -236,7 +237,7 @@ impl TrainingOptions {
     }
 
     fn tail(&self, file: Option<TailSettings>, fresh: bool) -> Option<TailSettings> {
-        match (self.train_from, file) {
+        match (self.train_from.clone(), file) {
             (None, file) => file,
             (Some(First::Head), _) => None,
             (Some(First::Before(train_from)), Some(file)) => Some(TailSettings { train_from, ..file }),

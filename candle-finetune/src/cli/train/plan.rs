@@ -58,8 +58,8 @@ fn print_head(model: &Model, classes: usize) {
 }
 
 fn print_tail(model: &Model, classes: usize, tail: &TailSettings, settings: &Settings) -> anyhow::Result<()> {
-    say!("{:>12} {}, trained from {} on", "model", network(model), tail.train_from);
-    say!("{:>12}   {:>12}   {:<8}   {:<22}   learning rate", "part", "parameters", "", "batch norms");
+    say!("{:>12} {}, {}", "model", network(model), trained_text(&tail.train_from));
+    say!("{:>12}   {:>12}   {:<13}   {:<22}   learning rate", "part", "parameters", "", "batch norms");
     for plan in part_plans(&model.architecture, classes, tail)? {
         say!("{}", part_line(&plan));
     }
@@ -77,15 +77,26 @@ fn print_tail(model: &Model, classes: usize, tail: &TailSettings, settings: &Set
     Ok(())
 }
 
-fn part_line(PartPlan { part, parameters, lr, statistics }: &PartPlan) -> String {
-    let trains = if lr.is_some() { "trains" } else { "frozen" };
+fn trained_text(from: &TrainFrom) -> String {
+    match from {
+        TrainFrom::Matching(_) => format!("of which fc and {from} train"),
+        _ => format!("trained from {from} on"),
+    }
+}
+
+fn part_line(PartPlan { part, parameters, trained, lr, statistics }: &PartPlan) -> String {
+    let trains = match *trained {
+        0 => "frozen".into(),
+        all if all == *parameters => "trains".into(),
+        some => format!("{} train", count(some)),
+    };
     let norms = match statistics {
         None => "",
         Some(Statistics::Running) => "running statistics",
         Some(Statistics::Batch) => "follow the batch",
     };
     let lr = lr.map_or("–".into(), |lr| format!("{lr:.2e}"));
-    format!("{:>12}   {:>12}   {trains:<8}   {norms:<22}   {lr}", part.to_string(), count(*parameters))
+    format!("{:>12}   {:>12}   {trains:<13}   {norms:<22}   {lr}", part.to_string(), count(*parameters))
 }
 
 /// What a step does beside the usual.
@@ -102,7 +113,7 @@ fn recipe(tail: &TailSettings) -> Vec<String> {
 
 /// What batch norms do, and what speaks for it.
 fn norms(tail: &TailSettings) -> &'static str {
-    match (tail.batch_norm, tail.train_from) {
+    match (tail.batch_norm, &tail.train_from) {
         (BatchNorm::Train, TrainFrom::All) => "follow the batch, as everything does (--batch-norm frozen keeps them)",
         (BatchNorm::Train, _) => "follow the batch where parts train, and keep their statistics elsewhere",
         (BatchNorm::Frozen, _) => "keep their statistics, which small batches would only blur (--batch-norm train)",

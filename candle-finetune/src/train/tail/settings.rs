@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::train::ema::EmaSettings;
 use crate::train::error::Result;
-use crate::train::groups::{Groups, Rate};
+use crate::train::groups::{Groups, Rate, fits};
 use crate::train::loss::CrossEntropy;
 use crate::train::mixup::Mixup;
 use crate::train::schedule::Shape;
@@ -30,25 +30,28 @@ const ADAMW_LR: f64 = 0.0012 / 128.0;
 /// By how much higher rates are where the weights were drawn rather than pretrained.
 const FRESH: f64 = 2.0;
 
-/// The first part that trains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What trains.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum TrainFrom {
     /// A stage, counted from 1, and all behind it.
     Stage(usize),
     /// The whole network.
     All,
+    /// `fc` and parameters whose names fit one of these patterns, in which `*` stands for any characters: `layer4.1.*`, `*.bn2.weight`.
+    Matching(Vec<String>),
 }
 
 impl TrainFrom {
-    /// The part of `architecture`.
+    /// The first part of `architecture` in which something trains.
     ///
     /// # Errors
-    /// [`TrainError::Setting`](crate::train::TrainError::Setting) if it has no such stage.
-    pub fn part(self, architecture: &Architecture) -> Result<Part> {
+    /// [`TrainError::Setting`](crate::train::TrainError::Setting) if it has no such stage, or a pattern fits no parameter.
+    pub fn part(&self, architecture: &Architecture) -> Result<Part> {
         let part = match self {
-            TrainFrom::Stage(stage) => Part::Stage(stage),
+            TrainFrom::Stage(stage) => Part::Stage(*stage),
             TrainFrom::All => Part::Stem,
+            TrainFrom::Matching(patterns) => return first_of(patterns, architecture),
         };
         let stages = architecture.depths.len();
         let names: Vec<String> = (1..=stages).rev().map(|stage| format!("layer{stage}")).collect();
@@ -56,6 +59,28 @@ impl TrainFrom {
         check("train-from", self, Part::all(architecture).any(|known| known == part), &allowed)?;
         Ok(part)
     }
+
+    /// Whether the parameter `name` of the first part or one behind it trains.
+    pub fn trains(&self, name: &str) -> bool {
+        match self {
+            TrainFrom::Stage(_) | TrainFrom::All => true,
+            TrainFrom::Matching(patterns) => {
+                name.starts_with("fc.") || patterns.iter().any(|pattern| fits(pattern, name))
+            }
+        }
+    }
+}
+
+/// The first part with a parameter that fits one of `patterns`.
+fn first_of(patterns: &[String], architecture: &Architecture) -> Result<Part> {
+    let tensors = Part::tensors(architecture, 1);
+    let parameters = || tensors.iter().filter(|(_, spec)| spec.role.is_parameter());
+    let part = |pattern: &String| parameters().find(|(_, spec)| fits(pattern, &spec.name)).map(|(part, _)| *part);
+    for pattern in patterns {
+        let allowed = format!("a pattern that fits the name of a parameter of `{}`", architecture.name);
+        check("train-from", pattern, part(pattern).is_some(), &allowed)?;
+    }
+    Ok(patterns.iter().filter_map(part).min().unwrap_or(Part::Classifier))
 }
 
 impl fmt::Display for TrainFrom {
@@ -63,6 +88,7 @@ impl fmt::Display for TrainFrom {
         match self {
             TrainFrom::Stage(stage) => write!(f, "layer{stage}"),
             TrainFrom::All => write!(f, "all"),
+            TrainFrom::Matching(patterns) => write!(f, "{}", patterns.join(",")),
         }
     }
 }
@@ -74,9 +100,11 @@ impl FromStr for TrainFrom {
         let stage = || name.strip_prefix("layer")?.parse().ok().filter(|&stage| stage >= 1);
         match name {
             "all" => Ok(TrainFrom::All),
+            // Every name of a parameter has a point.
+            _ if name.contains(['*', '.']) => Ok(TrainFrom::Matching(name.split(',').map(str::to_string).collect())),
             _ => stage()
                 .map(TrainFrom::Stage)
-                .ok_or_else(|| format!("`{name}` is neither a stage, such as layer4, nor all")),
+                .ok_or_else(|| format!("`{name}` is neither a stage, such as layer4, nor all, nor a pattern of names")),
         }
     }
 }
@@ -121,7 +149,7 @@ pub enum Sampler {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TailSettings {
-    /// The first part that trains.
+    /// What trains.
     pub train_from: TrainFrom,
     /// Whether a head is fitted on features first, from which the tail then starts.
     pub head_first: bool,
@@ -184,6 +212,7 @@ impl TailSettings {
     /// small batches to be measured anew.
     pub fn pretrained(train_from: TrainFrom) -> TailSettings {
         TailSettings {
+            batch_norm: if train_from == TrainFrom::All { BatchNorm::Train } else { BatchNorm::Frozen },
             train_from,
             head_first: true,
             epochs: 10,
@@ -196,7 +225,6 @@ impl TailSettings {
             weight_decay: None,
             clip_norm: None,
             decay_vectors: false,
-            batch_norm: if train_from == TrainFrom::All { BatchNorm::Train } else { BatchNorm::Frozen },
             drop_rate: 0.0,
             drop_path: 0.0,
             label_smoothing: 0.0,
@@ -281,10 +309,13 @@ impl TailSettings {
             pattern: if part == Part::Stem { "*".into() } else { format!("{part}.*") },
             scale,
         };
+        let tensors = Part::tensors(architecture, 1);
+        let trains = |part| tensors.iter().any(|(of, spec)| *of == part && self.train_from.trains(&spec.name));
+        let scales = self.scales(architecture)?.into_iter().filter(|(part, _)| trains(*part));
         Ok(Groups {
             weight_decay: self.weight_decay.unwrap_or(0.0),
             decay_vectors: self.decay_vectors,
-            rates: self.scales(architecture)?.into_iter().map(rate).collect(),
+            rates: scales.map(rate).collect(),
         })
     }
 
@@ -371,6 +402,24 @@ mod tests {
     fn a_stage_that_the_network_does_not_have_is_named_beside_those_it_has() {
         let error = TrainFrom::Stage(4).part(Architecture::named("resnet20_cifar").unwrap()).unwrap_err();
         let said = "setting `train-from` is layer4, must be head, layer3, layer2, layer1 or all for `resnet20_cifar`";
+        assert_eq!(error.to_string(), said);
+    }
+
+    #[test]
+    fn patterns_train_what_they_fit_from_the_first_part_that_holds_some() {
+        let from: TrainFrom = "layer4.1.*,layer3.*.bn2.*".parse().unwrap();
+        assert_eq!(from.part(resnet18()).unwrap(), Part::Stage(3));
+        let trains = ["layer3.0.bn2.weight", "layer3.0.conv1.weight", "layer4.0.conv1.weight", "layer4.1.conv1.weight"];
+        assert_eq!(trains.map(|name| from.trains(name)), [true, false, false, true]);
+        assert!(from.trains("fc.bias"));
+        assert_eq!(from.to_string().parse::<TrainFrom>().unwrap(), from);
+        let settings = TailSettings { layer_decay: 0.5, ..TailSettings::pretrained("layer3.*".parse().unwrap()) };
+        let rates: Vec<(String, f64)> =
+            settings.groups(resnet18()).unwrap().rates.into_iter().map(|rate| (rate.pattern, rate.scale)).collect();
+        assert_eq!(rates, [("layer3.*".to_string(), 0.25), ("fc.*".to_string(), 1.0)], "nothing of layer4 trains");
+        let error = "layer4.*,layer9.*".parse::<TrainFrom>().unwrap().part(resnet18()).unwrap_err();
+        let said =
+            "setting `train-from` is layer9.*, must be a pattern that fits the name of a parameter of `resnet18`";
         assert_eq!(error.to_string(), said);
     }
 
