@@ -57,5 +57,5 @@ pub mod run_file;
 pub mod train;
 
 pub use error::{Error, Result};
-pub use finetuning::{FineTuned, Machine, Settings, fine_tune, fine_tune_model};
+pub use finetuning::{FineTuned, Machine, Settings, find_lr, fine_tune, fine_tune_model};
 pub use images::{LabelledImages, Splits};

@@ -13,6 +13,7 @@ use candle_resnet::model::{Loader, ModelRequest, WeightsChoice};
 use candle_resnet::plan::{InstructionSet, PlanOptions, Precision, Workload};
 use candle_resnet::preprocess::{Interpolation, Preprocessing, PreprocessingError, check_photo_channels};
 use clap::{Args, ValueEnum};
+use tempfile::NamedTempFile;
 
 use super::progress::DownloadBar;
 
@@ -351,6 +352,25 @@ pub fn scan(dir: &Path) -> anyhow::Result<Dataset> {
         say!("note: {finding}");
     }
     Ok(dataset)
+}
+
+/// Refuses, before the work, a file that cannot be made, or that is there and may not be replaced.
+pub fn check_can_write(out: &Path, overwrite: bool) -> anyhow::Result<()> {
+    if out.exists() && !overwrite {
+        return Err(candle_finetune::Error::Exists(out.into()).into());
+    }
+    new_file(out).map(drop)
+}
+
+/// A file beside `out`, to be renamed when all of it is there.
+pub fn new_file(out: &Path) -> anyhow::Result<NamedTempFile> {
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".unfinished-");
+    // A temporary file is its owner's alone; what comes of this one is like any other file.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(parent).map_err(|source| candle_finetune::Error::Io { path: parent.into(), source }.into())
 }
 
 /// The way out of an error, where one of the libraries knows it.

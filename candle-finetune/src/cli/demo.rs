@@ -11,6 +11,7 @@ use candle_finetune::{Error, demo};
 use clap::{Args, Parser};
 
 use super::Outcome;
+use super::text::quoted;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -85,10 +86,4 @@ fn print_what_comes_next(folder: &Path) {
 /// The program as it was called.
 fn program() -> String {
     quoted(&std::env::args().next().unwrap_or_else(|| "finetune".into()))
-}
-
-/// An argument as a shell takes it.
-fn quoted(argument: &str) -> String {
-    let plain = |character: char| character.is_alphanumeric() || "/\\._-:=,".contains(character);
-    if argument.chars().all(plain) { argument.into() } else { format!("'{}'", argument.replace('\'', r"'\''")) }
 }

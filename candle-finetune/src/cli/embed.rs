@@ -12,10 +12,9 @@ use candle_finetune::finetuning::Findings;
 use candle_resnet::features::{Boundary, MapPool, StageExtractor};
 use candle_resnet::{FeatureExtractor, Model};
 use clap::{Args, ValueEnum};
-use tempfile::NamedTempFile;
 
 use super::Outcome;
-use super::common::{FreshArgument, ModelArguments, ReadingArguments};
+use super::common::{FreshArgument, ModelArguments, ReadingArguments, check_can_write, new_file};
 use super::interrupt::Interrupt;
 use super::progress::ImagePass;
 use super::train::print_findings;
@@ -100,10 +99,7 @@ impl Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    if arguments.out.exists() && !arguments.overwrite {
-        return Err(candle_finetune::Error::Exists(arguments.out.clone()).into());
-    }
-    new_file(&arguments.out)?; // Only to see, before the work, whether it can be made.
+    check_can_write(&arguments.out, arguments.overwrite)?;
     let device = arguments.reading.device.open()?;
     let samples = samples(&arguments.photos)?;
     let model = arguments.model.load(arguments.fresh.no_pretrained.then_some(0))?;
@@ -150,15 +146,4 @@ fn write(out: &Path, extracted: &Extracted, shape: &[usize], samples: &[Sample])
     file.write_all(&safetensors::serialize([("features", features)], Some(metadata))?)?;
     file.persist(out)?;
     Ok(())
-}
-
-/// A file beside `out`.
-fn new_file(out: &Path) -> anyhow::Result<NamedTempFile> {
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".features-");
-    // A temporary file is its owner's alone; what comes of this one is like any other file.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(parent).map_err(|source| candle_finetune::Error::Io { path: parent.into(), source }.into())
 }

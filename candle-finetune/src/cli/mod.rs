@@ -17,6 +17,7 @@ mod demo;
 mod embed;
 mod eval;
 mod fetch;
+mod find_lr;
 mod interrupt;
 mod models;
 mod predict;
@@ -61,6 +62,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Train a new classifier on a folder of photos, and what is below it if asked for
     Train(Box<train::Arguments>),
+    /// Look for a learning rate: a short training whose rate rises, its losses as a drawing, and a proposal
+    FindLr(Box<find_lr::Arguments>),
     /// Name what photos show
     Predict(predict::Arguments),
     /// Measure accuracy on a folder with one subfolder per class
@@ -106,6 +109,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
+        Command::FindLr(arguments) => find_lr::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),

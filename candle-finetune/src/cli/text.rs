@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Numbers as people read them, and arguments as shells do.
 
 /// Seconds in the two units that matter.
 pub fn duration(seconds: f64) -> String {
@@ -26,6 +26,12 @@ pub fn bytes(number: u64) -> String {
         0..1_000_000_000 => format!("{:.0} MB", number as f64 / 1e6),
         _ => format!("{:.1} GB", number as f64 / 1e9),
     }
+}
+
+/// An argument as a shell takes it.
+pub fn quoted(argument: &str) -> String {
+    let plain = |character: char| character.is_alphanumeric() || "/\\._-:=,".contains(character);
+    if argument.chars().all(plain) { argument.into() } else { format!("'{}'", argument.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]

@@ -20,7 +20,6 @@ use crate::maps::{MapBatch, Maps};
 use crate::reading::{Sight, View};
 use crate::train::loss::Targets;
 use crate::train::metrics::Tally;
-use crate::train::mixup::Mix;
 use crate::train::tail::{Snapshot, TailTrainer};
 use crate::train::{EpochRecord, TrainError, better};
 
@@ -44,7 +43,7 @@ impl Source<'_> {
         counts
     }
 
-    fn labels(&self, sights: &[Sight]) -> Vec<u32> {
+    pub(super) fn labels(&self, sights: &[Sight]) -> Vec<u32> {
         sights.iter().map(|sight| self.images.label(sight.image) as u32).collect()
     }
 }
@@ -220,10 +219,7 @@ impl Run<'_> {
             current.batches += 1;
             current.lr = schedule.at(course.step_of(epoch, batch));
             if let Some(maps) = maps {
-                trainer.at_step(((epoch - 1) * course.batches() + batch) as u64);
-                let (_, _, height, width) = maps.dims4()?;
-                let mix = course.mix(epoch, batch, (height, width));
-                let loss = add(trainer, mix, &maps, &train.labels(&sights), classes)?;
+                let loss = add(trainer, (course, epoch, batch), &maps, &train.labels(&sights), classes)?;
                 if !loss.is_finite() {
                     return Err(TrainError::Diverged { loss, epoch, step: current.batches, lr: current.lr }.into());
                 }
@@ -270,17 +266,21 @@ impl Run<'_> {
     }
 }
 
-/// Adds a batch to the trainer's next step, mixed where it is to be; gives its loss.
-fn add(
+/// Adds the batch `batch` of an epoch to the trainer's next step, mixed where it is to be; gives its loss.
+pub(super) fn add(
     trainer: &mut TailTrainer,
-    mix: Option<Mix>,
+    (course, epoch, batch): (&Course, usize, usize),
     maps: &Tensor,
     labels: &[u32],
     classes: usize,
-) -> crate::train::Result<f64> {
-    let Some(mix) = mix else { return trainer.add(maps, Targets::Labels(labels)) };
+) -> Result<f64> {
+    trainer.at_step(((epoch - 1) * course.batches() + batch) as u64);
+    let (_, _, height, width) = maps.dims4()?;
+    let Some(mix) = course.mix(epoch, batch, (height, width)) else {
+        return Ok(trainer.add(maps, Targets::Labels(labels))?);
+    };
     let targets = mix.targets(labels, classes, maps.device())?;
-    trainer.add(&mix.images(maps)?, Targets::Probabilities(&targets))
+    Ok(trainer.add(&mix.images(maps)?, Targets::Probabilities(&targets))?)
 }
 
 /// Asks `tail`, which `trainer` trains, about the images of `source` as they are; nothing if the observer stops.

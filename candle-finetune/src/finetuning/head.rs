@@ -7,8 +7,8 @@ use candle_resnet::FeatureExtractor;
 use candle_resnet::preprocess::Preprocessing;
 
 use super::{
-    Derived, Findings, FineTuned, Observer, Phase, Rates, Settings, Stage, TrainedWeights, Validation, assignments,
-    check_classes,
+    Derived, Findings, FineTuned, Observer, Phase, RangeTested, Rates, Settings, Stage, TrainedWeights, Validation,
+    assignments, check_classes,
 };
 use crate::augment::{Augmentation, ViewCount};
 use crate::dataset;
@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::extract::{Extracted, Views, extract};
 use crate::images::{LabelledImages, Splits};
 use crate::reading::Unreadable;
+use crate::train::range_test::RangeTest;
 use crate::train::{self, Ended, EpochRecord, FeatureSet, Head, HeadSettings, Metrics, Trained};
 
 /// Trains a new head on the images of `splits`, above a frozen `trunk` that wants them prepared by `preprocessing`.
@@ -53,6 +54,26 @@ pub fn fine_tune(
     })
 }
 
+/// The first steps of that training, at rates that rise.
+pub(super) fn range_test(
+    trunk: &dyn FeatureExtractor,
+    preprocessing: &Preprocessing,
+    splits: &Splits<'_>,
+    settings: &Settings,
+    test: RangeTest,
+    observer: &mut dyn Observer,
+) -> Result<RangeTested> {
+    let mut reader = Reader { trunk, preprocessing, strict: settings.strict, findings: Findings::default() };
+    let train = reader.features(Phase::TrainFeatures, splits.train, settings.views(), observer)?;
+    check_classes(splits.train, &train.kept, &splits.classes)?;
+    let classes = splits.classes.len();
+    let fit = match splits.val {
+        Some(_) => train.set(classes)?,
+        None => train.select(&train.hold_out(classes, settings).0, train.views()?, classes)?,
+    };
+    Ok(RangeTested { curve: train::range_test_head(&fit, &settings.head, test)?, findings: reader.findings })
+}
+
 impl Settings {
     /// Views of the training images.
     fn views(&self) -> Views<'_> {
@@ -76,6 +97,17 @@ pub(super) struct Part {
 impl Part {
     fn set(&self, classes: usize) -> Result<FeatureSet> {
         Ok(FeatureSet::new(&self.features, self.labels.clone(), classes)?)
+    }
+
+    /// Views of each image.
+    fn views(&self) -> Result<usize> {
+        Ok(self.features.dim(1)?)
+    }
+
+    /// Rows of the images to train on, and of those that are held out.
+    fn hold_out(&self, classes: usize, settings: &Settings) -> (Vec<usize>, Vec<usize>) {
+        let labels: Vec<usize> = self.labels.iter().map(|&label| label as usize).collect();
+        dataset::hold_out(&labels, classes, settings.val_fraction, settings.head.seed)
     }
 
     /// The images at `rows` with their first `views` views.
@@ -154,12 +186,11 @@ impl Parts {
         if let Some(val) = val {
             return Ok(Parts { fit: all.clone(), val: Some(val.set(classes)?), all, held_out: Vec::new() });
         }
-        let labels: Vec<usize> = train.labels.iter().map(|&label| label as usize).collect();
-        let (rest, held_out) = dataset::hold_out(&labels, classes, settings.val_fraction, settings.head.seed);
+        let (rest, held_out) = train.hold_out(classes, settings);
         if held_out.is_empty() {
             return Ok(Parts { fit: all.clone(), val: None, all, held_out });
         }
-        let fit = train.select(&rest, all.views(), classes)?;
+        let fit = train.select(&rest, train.views()?, classes)?;
         let val = train.select(&held_out, 1, classes)?;
         Ok(Parts { fit, val: Some(val), all, held_out })
     }

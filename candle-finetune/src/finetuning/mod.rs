@@ -2,12 +2,14 @@
 //!
 //! Pretrained weights stay in the model's `VarMap`; what trains has one of its own, and only that one trains. [`fine_tune`]
 //! trains a new `fc` on features, for which each image, and each augmented view of it, goes through the frozen trunk once.
-//! [`fine_tune_model`] trains the parts behind a boundary as well, on maps there. This module says what both take and make.
+//! [`fine_tune_model`] trains the parts behind a boundary as well, on maps there. [`find_lr`] tries learning rates for either. This module
+//! says what they take and make.
 
 mod caching;
 mod course;
 mod epochs;
 mod estimate;
+mod find_lr;
 mod head;
 mod identity;
 mod plan;
@@ -29,6 +31,7 @@ use crate::train::tail::TailSettings;
 use crate::train::{EpochRecord, HeadSettings, Metrics};
 
 pub use estimate::Estimate;
+pub use find_lr::{RangeTested, find_lr};
 pub use head::fine_tune;
 pub use plan::{PartPlan, part_plans};
 pub use tail::{Machine, fine_tune_model};
@@ -108,6 +111,8 @@ pub enum Phase {
     Epoch,
     /// Epochs of a head on all training images.
     Refit,
+    /// Images that the steps of a tail's range test see.
+    RangeTest,
 }
 
 /// Is told what happens, and may stop it.

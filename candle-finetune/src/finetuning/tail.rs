@@ -82,15 +82,15 @@ pub fn fine_tune_model(
 
 /// The network before anything trains, and how its frozen form is compiled.
 #[derive(Clone, Copy)]
-struct Frozen<'a> {
-    model: &'a Model,
-    device: &'a Device,
-    options: &'a PlanOptions,
+pub(super) struct Frozen<'a> {
+    pub(super) model: &'a Model,
+    pub(super) device: &'a Device,
+    pub(super) options: &'a PlanOptions,
 }
 
 impl Frozen<'_> {
     /// The frozen form, with `tensors` in the place of the model's own where there are any.
-    fn trunk(&self, tensors: Option<&BTreeMap<String, Tensor>>) -> Result<Trunk> {
+    pub(super) fn trunk(&self, tensors: Option<&BTreeMap<String, Tensor>>) -> Result<Trunk> {
         let Some(tensors) = tensors else { return Ok(self.model.trunk_with(self.device, self.options)?) };
         let mut all = weights::tensors(&self.model.weights)?;
         all.extend(tensors.clone());
@@ -100,16 +100,16 @@ impl Frozen<'_> {
 }
 
 /// What a tail is trained with.
-struct Unfreezing<'a> {
-    frozen: Frozen<'a>,
+pub(super) struct Unfreezing<'a> {
+    pub(super) frozen: Frozen<'a>,
     /// Where maps are kept.
-    store: Option<&'a MapStore>,
+    pub(super) store: Option<&'a MapStore>,
     /// Where the run's state is kept.
-    checkpoints: Option<&'a Checkpoints>,
-    splits: &'a Splits<'a>,
-    settings: &'a Settings,
+    pub(super) checkpoints: Option<&'a Checkpoints>,
+    pub(super) splits: &'a Splits<'a>,
+    pub(super) settings: &'a Settings,
     /// With derived values filled in.
-    tail: TailSettings,
+    pub(super) tail: TailSettings,
 }
 
 /// What a trainer remembers.
@@ -162,6 +162,17 @@ impl Unfreezing<'_> {
     ) -> Result<Start> {
         let drawn = self.draw_head()?;
         self.estimate(first, &drawn, trunk, observer)?;
+        self.start(drawn, trunk, findings, observer)
+    }
+
+    /// A head that is fitted on features of `trunk`, or the one that was `drawn`, as the settings say.
+    pub(super) fn start(
+        &self,
+        drawn: Start,
+        trunk: Option<&Trunk>,
+        findings: &mut Findings,
+        observer: &mut dyn Observer,
+    ) -> Result<Start> {
         match trunk {
             Some(trunk) if self.tail.head_first => self.fit_head(trunk, findings, observer),
             _ => Ok(drawn),
@@ -206,7 +217,7 @@ impl Unfreezing<'_> {
         Ok(())
     }
 
-    fn course(&self, images: &[usize]) -> Course {
+    pub(super) fn course(&self, images: &[usize]) -> Course {
         Course {
             settings: self.tail.clone(),
             seed: self.settings.head.seed,
@@ -239,7 +250,7 @@ impl Unfreezing<'_> {
     }
 
     /// A head as it is drawn, and all images.
-    fn draw_head(&self) -> Result<Start> {
+    pub(super) fn draw_head(&self) -> Result<Start> {
         let Splits { classes, train, val, .. } = self.splits;
         let head = &self.settings.head;
         let labels: Vec<usize> = (0..train.len()).map(|index| train.label(index)).collect();
@@ -278,11 +289,8 @@ impl Unfreezing<'_> {
             return Err(Error::PatienceWithoutValidation);
         }
         let plain = |&image: &usize| Sight { image, view: View::Plain };
-        let Frozen { model, device, options } = self.frozen;
-        let origin =
-            |(store, boundary)| Ok::<_, Error>((store, Origin::new(model, (device, options), (first, boundary))?));
-        let keep = self.store.zip(entry).map(origin).transpose()?;
-        let keep = keep.as_ref().map(|(store, origin)| (*store, origin));
+        let origin = self.origin(first, entry)?;
+        let keep = origin.as_ref().map(|(store, origin)| (*store, origin));
         let maps = self.kept_maps((self.splits.train, frozen), keep, course.all_sights(&fit), observer)?;
         let val_maps = held_out.as_ref().map(|(images, indices): &(_, Vec<usize>)| {
             self.kept_maps((*images, frozen), keep, Some(indices.iter().map(plain).collect()), observer)
@@ -300,8 +308,15 @@ impl Unfreezing<'_> {
         Run { course, trainer, train, val, fallback, progress, start, journal, findings, classes }.run(observer)
     }
 
+    /// Where maps at the `entry` of what trains are kept, and what they depend on.
+    pub(super) fn origin(&self, first: Part, entry: Option<Boundary>) -> Result<Option<(&MapStore, Origin<'_>)>> {
+        let Frozen { model, device, options } = self.frozen;
+        let Some((store, boundary)) = self.store.zip(entry) else { return Ok(None) };
+        Ok(Some((store, Origin::new(model, (device, options), (first, boundary))?)))
+    }
+
     /// Maps of `images`, kept on disk where there is a place for them and it is known which `sights` will be asked for.
-    fn kept_maps<'b>(
+    pub(super) fn kept_maps<'b>(
         &'b self,
         (images, left): (&'b dyn LabelledImages, Option<(&'b Trunk, Boundary)>),
         keep: Option<(&MapStore, &Origin<'_>)>,
@@ -328,7 +343,7 @@ impl Unfreezing<'_> {
         ComputedMaps { reader, trunk: left, device: self.frozen.device }
     }
 
-    fn trainer(&self, first: Part, head: &Head, train: &Source<'_>) -> Result<TailTrainer> {
+    pub(super) fn trainer(&self, first: Part, head: &Head, train: &Source<'_>) -> Result<TailTrainer> {
         let Model { architecture, weights, .. } = self.frozen.model;
         let trains = |name: &str| self.tail.train_from.trains(name);
         let tail = Tail::with_trained(architecture, weights, head, (first, &trains), self.frozen.device)?;

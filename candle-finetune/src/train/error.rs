@@ -68,6 +68,12 @@ pub enum TrainError {
         /// Learning rate of that step.
         lr: f64,
     },
+    /// There is nothing to learn from.
+    #[error("the loss is {loss} before the first step")]
+    NonFiniteStart {
+        /// The loss.
+        loss: f64,
+    },
     /// A gradient is infinite or not a number.
     #[error("the gradient of `{name}` is not finite")]
     NonFiniteGradient {
@@ -116,7 +122,9 @@ impl TrainError {
             }
             Self::Diverged { lr, .. } => Some(format!("try a lower learning rate, for example {:.0e}", lr / 10.0)),
             Self::NonFiniteGradient { .. } => Some("try a lower learning rate".into()),
-            Self::NonFiniteFeatures { .. } => Some("check the network's weights and the image's pixels".into()),
+            Self::NonFiniteFeatures { .. } | Self::NonFiniteStart { .. } => {
+                Some("check the network's weights and the image's pixels".into())
+            }
             _ => None,
         }
     }

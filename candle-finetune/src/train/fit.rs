@@ -16,6 +16,7 @@ use super::head::Head;
 use super::loss::CrossEntropy;
 use super::metrics::{Metrics, Tally};
 use super::optimizer::{Optimizer, parameters};
+use super::range_test::{Curve, RangeTest, Sweep};
 use super::schedule::Schedule;
 use super::settings::{HeadSettings, check_epochs};
 use super::standardise::Standardiser;
@@ -115,6 +116,16 @@ pub fn fit(
 pub fn refit(all: &FeatureSet, settings: &HeadSettings, epochs: usize, observer: &mut Observer<'_>) -> Result<Trained> {
     check_epochs(epochs)?;
     Run::new(all, settings)?.train(epochs, None, observer)
+}
+
+/// The steps that [`fit`] would begin with, at the rates of a range test.
+///
+/// # Errors
+/// As [`fit`], but that a loss which leaves the range of numbers ends the test; and as [`RangeTest::validate`].
+pub fn range_test_head(train: &FeatureSet, settings: &HeadSettings, test: RangeTest) -> Result<Curve> {
+    let mut sweep = Sweep::new(test)?;
+    Run::new(train, settings)?.sweep(&mut sweep)?;
+    Ok(sweep.into_curve())
 }
 
 fn check_not_empty(set: &FeatureSet, purpose: &'static str) -> Result<()> {
@@ -245,7 +256,7 @@ impl<'a> Run<'a> {
 
     /// One pass over the training views; validation is still missing from the record.
     fn epoch(&mut self, epoch: usize) -> Result<EpochRecord> {
-        let order = shuffled(self.train.rows().dim(0)? as u32, self.settings.seed, epoch as u64);
+        let order = self.order(epoch)?;
         let first_step = (epoch - 1) * steps_per_epoch(self.train, &self.settings);
         let (mut loss_sum, mut tally, mut lr) = (0.0, Tally::default(), 0.0);
         for (step, rows) in order.chunks(self.settings.batch_size).enumerate() {
@@ -265,6 +276,22 @@ impl<'a> Run<'a> {
             val_top1: None,
             seconds: 0.0,
         })
+    }
+
+    /// The views in the order in which an epoch sees them.
+    fn order(&self, epoch: usize) -> Result<Vec<u32>> {
+        Ok(shuffled(self.train.rows().dim(0)? as u32, self.settings.seed, epoch as u64))
+    }
+
+    /// The steps of as many epochs as a range test takes.
+    fn sweep(&mut self, sweep: &mut Sweep) -> Result<()> {
+        for epoch in 1.. {
+            for rows in self.order(epoch)?.chunks(self.settings.batch_size) {
+                let Some(lr) = sweep.rate() else { return Ok(()) };
+                sweep.record(self.step(rows, lr, &mut Tally::default())?)?;
+            }
+        }
+        Ok(())
     }
 
     /// One step on the views `rows`; gives the loss before it.

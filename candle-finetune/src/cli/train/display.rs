@@ -54,6 +54,7 @@ impl Observer for Display {
             Phase::TestFeatures => self.bar(total, "test"),
             Phase::Maps => self.bar(total, "maps"),
             Phase::Epoch => self.bar(total, "epoch"),
+            Phase::RangeTest => self.bar(total, "range test"),
             Phase::Head | Phase::Fit => self.epochs = total,
             Phase::Refit => {
                 self.epochs = total;

@@ -226,6 +226,11 @@ impl TrainingOptions {
         Ok(settings)
     }
 
+    /// Whether a learning rate was asked for.
+    pub fn gives_lr(&self) -> bool {
+        self.lr.is_some()
+    }
+
     /// Takes what the model itself says of how it is thinned, where nobody else does.
     pub fn take_drop_rates(&self, settings: &mut Settings, model: DropRates) {
         if self.drop_rate.is_none() {

@@ -4,6 +4,7 @@ use candle_finetune::Settings;
 use candle_finetune::augment::{Augmentation, ViewCount};
 use candle_finetune::dataset::{Dataset, SplitName};
 use candle_finetune::finetuning::{PartPlan, part_plans};
+use candle_finetune::train::range_test::RangeTest;
 use candle_finetune::train::tail::{BatchNorm, Sampler, TailSettings, TrainFrom};
 use candle_resnet::Model;
 use candle_resnet::training::Statistics;
@@ -12,6 +13,33 @@ use crate::cli::text::count;
 
 /// Prints data, model, what of it trains and how.
 pub fn print(model: &Model, dataset: &Dataset, settings: &Settings) -> anyhow::Result<()> {
+    print_data(dataset, settings);
+    match &settings.tail {
+        None => print_head(model, dataset.classes.len()),
+        Some(tail) => print_tail(model, dataset.classes.len(), tail, settings)?,
+    }
+    print_views(settings);
+    Ok(())
+}
+
+/// Prints data, model, what of it a range test trains and how.
+pub fn print_for_range_test(model: &Model, dataset: &Dataset, settings: &Settings, test: RangeTest) {
+    print_data(dataset, settings);
+    match &settings.tail {
+        None => print_head(model, dataset.classes.len()),
+        Some(tail) => {
+            say!("{:>12} {}, {}", "model", network(model), trained_text(&tail.train_from));
+            print_norms_and_start(tail, settings);
+            print_recipe(tail);
+        }
+    }
+    print_views(settings);
+    let images = settings.tail.as_ref().map_or(settings.head.batch_size, |tail| tail.batch_size * tail.accumulate);
+    let RangeTest { lowest, highest, steps } = test;
+    say!("{:>12} {steps} steps, {images} images each, at learning rates from {lowest:e} to {highest:e}", "range test");
+}
+
+fn print_data(dataset: &Dataset, settings: &Settings) {
     let images = |split| dataset.split(split).len();
     let val = match images(SplitName::Val) {
         0 if settings.val_fraction > 0.0 => format!("{:.0} % of them held out", 100.0 * settings.val_fraction),
@@ -21,14 +49,12 @@ pub fn print(model: &Model, dataset: &Dataset, settings: &Settings) -> anyhow::R
     let classes = &dataset.classes;
     say!("{:>12} {} classes: {}", "data", classes.len(), shortened(classes));
     say!("{:>12} {} to train, {val}, {} to test", "images", images(SplitName::Train), images(SplitName::Test));
-    match &settings.tail {
-        None => print_head(model, classes.len()),
-        Some(tail) => print_tail(model, classes.len(), &tail.resolved(model.provenance.file.is_none()), settings)?,
-    }
+}
+
+fn print_views(settings: &Settings) {
     if let Some(Augmentation { policy, views }) = &settings.augmentation {
         say!("{:>12} {}: {policy}", "views", views_text(*views, settings.tail.is_some()));
     }
-    Ok(())
 }
 
 fn views_text(views: ViewCount, tail: bool) -> String {
@@ -60,21 +86,29 @@ fn print_head(model: &Model, classes: usize) {
 fn print_tail(model: &Model, classes: usize, tail: &TailSettings, settings: &Settings) -> anyhow::Result<()> {
     say!("{:>12} {}, {}", "model", network(model), trained_text(&tail.train_from));
     say!("{:>12}   {:>12}   {:<13}   {:<22}   learning rate", "part", "parameters", "", "batch norms");
-    for plan in part_plans(&model.architecture, classes, tail)? {
+    for plan in part_plans(&model.architecture, classes, &tail.resolved(model.provenance.file.is_none()))? {
         say!("{}", part_line(&plan));
     }
+    print_norms_and_start(tail, settings);
+    let (epochs, images) = (tail.epochs, tail.batch_size * tail.accumulate);
+    say!("{:>12} {epochs}, {images} images a step; the best is kept, and not refitted on what was held out", "epochs");
+    print_recipe(tail);
+    Ok(())
+}
+
+fn print_norms_and_start(tail: &TailSettings, settings: &Settings) {
     say!("{:>12} {}", "norms", norms(tail));
     match tail.head_first {
         true => say!("{:>12} first, {} epochs on features of the frozen network", "head", settings.head.epochs),
         false => say!("{:>12} as it is drawn", "head"),
     }
-    let (epochs, images) = (tail.epochs, tail.batch_size * tail.accumulate);
-    say!("{:>12} {epochs}, {images} images a step; the best is kept, and not refitted on what was held out", "epochs");
+}
+
+fn print_recipe(tail: &TailSettings) {
     let recipe = recipe(tail);
     if !recipe.is_empty() {
         say!("{:>12} {}", "recipe", recipe.join("; "));
     }
-    Ok(())
 }
 
 fn trained_text(from: &TrainFrom) -> String {
