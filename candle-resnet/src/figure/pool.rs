@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use crate::architecture::GlobalPool;
 use crate::blueprint::Pool;
-use crate::ops::MaxPool;
+use crate::ops::{self, MaxPool};
 
 /// (N, C, H, W) → (N, C, H', W')
 pub(super) fn forward(x: &Tensor, pool: Pool) -> Result<Tensor> {
@@ -40,8 +40,8 @@ fn max_after_relu(x: &Tensor, stride: usize) -> Result<Tensor> {
     if x.device().is_cpu() {
         return x.contiguous()?.apply_op1(MaxPool { stride });
     }
-    // Elsewhere candle's, which has no gradient; zeros beyond the edge never win over a value that is not negative.
-    x.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?.max_pool2d_with_stride(3, stride)
+    // Zeros beyond the edge never win over a value that is not negative.
+    ops::max_pool(x, stride)
 }
 
 /// Leaves out an odd dimension's last position: the pool would not read it, but candle would give it a gradient.
