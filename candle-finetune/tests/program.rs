@@ -168,6 +168,20 @@ fn a_device_that_was_not_built_in_says_so() {
     bench.run(&["eval", "photos", "--model", "bundle", "--device", "cpu"]).succeeded();
 }
 
+/// No machine has as many GPUs; many have none, or no driver but the stub that programs are linked against.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_gpu_that_is_not_there_is_named_with_a_way_out() {
+    let bench = Bench::with_photos();
+    let arguments = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--device", "cuda:99"];
+    let ran = bench.run(&arguments).failed();
+    ran.said(&[
+        "error: cannot open device `cuda:99`: DriverError(CUDA_ERROR_",
+        "hint: `nvidia-smi`",
+        "without `--device`",
+    ]);
+}
+
 #[test]
 fn a_device_that_does_not_exist_says_which_do() {
     let bench = Bench::with_bundle();

@@ -13,7 +13,7 @@ use candle_resnet::network::Network;
 use candle_resnet::part::Part;
 use candle_resnet::plan::{StepTime, Workload};
 use candle_resnet::training::TrainingMode;
-use candle_resnet::{FeatureExtractor, Model, Trunk};
+use candle_resnet::{FeatureExtractor, Model, Trunk, weights};
 use clap::Args;
 use serde_json::json;
 
@@ -80,7 +80,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         let labels = vec![0; batch];
         times(arguments.repeat, || Ok(trainer.step(&maps, &labels, 1e-3)?))?
     } else if arguments.trainable {
-        let variables = VarBuilder::from_varmap(&model.weights, DType::F32, &device);
+        let weights = weights::into_var_map(weights::tensors(&model.weights)?, &device)?;
+        let variables = VarBuilder::from_varmap(&weights, DType::F32, &device);
         let network = Network::new(&model.architecture, model.classes, variables)?;
         times(arguments.repeat, || Ok(network.features(&images)?.detach().to_device(&Device::Cpu)?))?
     } else {

@@ -224,20 +224,28 @@ impl DeviceArgument {
         if !candle_core::utils::cuda_is_available() {
             bail!(self.not_built_in("cuda"));
         }
-        Device::new_cuda(ordinal).map_err(|error| anyhow::anyhow!("cannot open device `{}`: {error}", self.name()))
+        Device::new_cuda(ordinal)
+            .map_err(|error| self.not_there(&error, "`nvidia-smi` lists the GPUs that the driver knows"))
     }
 
     fn open_metal(&self) -> anyhow::Result<Device> {
         if !candle_core::utils::metal_is_available() {
             bail!(self.not_built_in("metal"));
         }
-        Device::new_metal(0).map_err(|error| anyhow::anyhow!("cannot open device `metal`: {error}"))
+        Device::new_metal(0).map_err(|error| self.not_there(&error, "Metal needs a Mac with a GPU"))
     }
 
     fn not_built_in(&self, feature: &str) -> String {
         format!(
             "this program was built without support for `{}`\n\
              hint: build it with `cargo install --path candle-finetune --locked --features {feature}`",
+            self.name()
+        )
+    }
+
+    fn not_there(&self, error: &candle_core::Error, fact: &str) -> anyhow::Error {
+        anyhow::anyhow!(
+            "cannot open device `{}`: {error}\nhint: {fact}; without `--device` the CPU computes",
             self.name()
         )
     }

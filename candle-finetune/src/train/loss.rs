@@ -4,7 +4,7 @@
 //! `(1 - ε) · w_y` at y plus `ε / C · w_c` at every class c, and the mean divides by Σ w_y over the batch. Targets that are
 //! probabilities p themselves become `(1 - ε) · w_c · p_c + ε / C · w_c`, and the mean divides by N.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, Device, Tensor};
 
 use super::error::{Result, TrainError};
 
@@ -73,7 +73,8 @@ impl CrossEntropy {
             let expected = format!("{} classes", self.weights.len());
             return Err(TrainError::Shape { what: "targets", found: targets.dims().to_vec(), expected });
         }
-        let weights = Tensor::new(self.weights.as_slice(), targets.device())?.to_dtype(targets.dtype())?;
+        let weights = Tensor::new(self.weights.as_slice(), &Device::Cpu)?.to_dtype(targets.dtype())?; // Metal has no f64
+        let weights = weights.to_device(targets.device())?;
         let smoothed = targets.affine(1.0 - self.smoothing, self.smoothing / classes as f64)?;
         Ok(against(logits, &smoothed.broadcast_mul(&weights)?, images as f64)?)
     }

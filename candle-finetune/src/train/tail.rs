@@ -314,7 +314,7 @@ impl TailTrainer {
         let TailTrainer { tail, backprop, mode, loss, .. } = self;
         let Some(backprop) = backprop else {
             let loss = loss.of(&tail.forward_train(x, mode)?, targets)?;
-            let value = loss.to_dtype(DType::F64)?.to_scalar()?;
+            let value = loss.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar()?; // Metal has no f64
             let gradients = if f64::is_finite(value) { Some(loss.backward()?) } else { None };
             return Ok((value, gradients.map(|found| Gradients::of(&found, &tail.trained)).unwrap_or_default()));
         };
