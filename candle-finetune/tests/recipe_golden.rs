@@ -1,8 +1,11 @@
 //! Parts of a training recipe as PyTorch 2.15 and timm 1.0.31 compute them (`scripts/golden/golden_recipe.py`).
 
+#[path = "../../candle-resnet/tests/device/mod.rs"]
+mod device;
+
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use candle_finetune::train::Gradients;
 use candle_finetune::train::ema::{Ema, EmaSettings};
 use candle_finetune::train::loss::CrossEntropy;
@@ -11,6 +14,8 @@ use candle_finetune::train::schedule::Schedule;
 use candle_resnet::certificate::formula;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use self::device::{device, tolerance};
 
 /// Every case of that name.
 fn cases<T: DeserializeOwned>(name: &str) -> Vec<T> {
@@ -23,7 +28,7 @@ fn cases<T: DeserializeOwned>(name: &str) -> Vec<T> {
 }
 
 fn tensor(name: &str, shape: &[usize]) -> Tensor {
-    Tensor::from_vec(formula::image_batch(name, shape), shape, &Device::Cpu).unwrap()
+    Tensor::from_vec(formula::image_batch(name, shape), shape, device()).unwrap()
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {
@@ -54,9 +59,9 @@ fn gradients_are_clipped_as_in_pytorch() {
         let named = [("clip.a", vec![3, 4]), ("clip.b", vec![5])];
         let mut gradients: Gradients =
             named.into_iter().map(|(name, shape)| (name.into(), tensor(name, &shape))).collect();
-        assert_close(&[gradients.clip_norm(golden.max_norm).unwrap()], &[golden.norm], 1e-6);
+        assert_close(&[gradients.clip_norm(golden.max_norm).unwrap()], &[golden.norm], tolerance(1e-6));
         let found: Vec<f64> = gradients.iter().flat_map(|(_, gradient)| values(gradient)).collect();
-        assert_close(&found, &golden.values, 1e-6);
+        assert_close(&found, &golden.values, tolerance(1e-6));
     }
 }
 
@@ -99,7 +104,7 @@ fn weights_and_running_statistics_are_averaged_as_in_timm() {
         (1..=golden.updates).for_each(|step| ema.update(&at(step)).unwrap());
         let found = ema.tensors();
         assert!(found.keys().eq(golden.tensors.keys()));
-        found.iter().for_each(|(name, average)| assert_close(&values(average), &golden.tensors[name], 1e-6));
+        found.iter().for_each(|(name, average)| assert_close(&values(average), &golden.tensors[name], tolerance(1e-6)));
     }
 }
 
@@ -119,11 +124,11 @@ fn batches_are_mixed_as_in_timm() {
     for golden in cases::<Mixed>("mix") {
         let mix = if golden.cut { Mix::paste(golden.drawn, golden.centre, (6, 5)) } else { Mix::blend(golden.drawn) };
         let images = mix.images(&tensor("mix.images", &[4, 2, 6, 5])).unwrap();
-        assert_close(&values(&images), &golden.images, 1e-6);
-        let targets = mix.targets(&golden.labels, 3, &Device::Cpu).unwrap();
+        assert_close(&values(&images), &golden.images, tolerance(1e-6));
+        let targets = mix.targets(&golden.labels, 3, device()).unwrap();
         let loss = CrossEntropy::new(3).with_smoothing(golden.smoothing);
         let loss = loss.soft_loss(&tensor("mix.logits", &[4, 3]), &targets).unwrap();
-        assert_close(&values(&loss), &[golden.loss], 1e-6);
+        assert_close(&values(&loss), &[golden.loss], tolerance(1e-6));
     }
 }
 
@@ -140,8 +145,8 @@ fn losses_of_probabilities_are_those_of_pytorch() {
     for golden in cases::<SoftLoss>("soft_loss") {
         let plain = CrossEntropy::new(3).with_smoothing(golden.smoothing);
         let loss = golden.weights.into_iter().fold(plain, CrossEntropy::with_weights);
-        let targets = Tensor::new(golden.targets, &Device::Cpu).unwrap();
+        let targets = Tensor::new(golden.targets, device()).unwrap();
         let found = loss.soft_loss(&tensor("soft.logits", &[4, 3]), &targets).unwrap();
-        assert_close(&values(&found), &[golden.loss], 1e-6);
+        assert_close(&values(&found), &[golden.loss], tolerance(1e-6));
     }
 }

@@ -1,8 +1,10 @@
 //! Head-only trajectories of PyTorch 2.15 (`scripts/golden/golden_train.py`, case `head`): every loss and the final head.
 
 mod described;
+#[path = "../../candle-resnet/tests/device/mod.rs"]
+mod device;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use candle_finetune::train::loss::CrossEntropy;
 use candle_finetune::train::optimizer::parameters;
 use candle_finetune::train::{Gradients, Head};
@@ -10,8 +12,9 @@ use candle_resnet::certificate::formula;
 use serde::Deserialize;
 
 use self::described::Described;
+use self::device::{device, tolerance};
 
-/// Relative; PyTorch and candle sum f32 in different orders.
+/// Relative, on the CPU; PyTorch and candle sum f32 in different orders.
 const TOLERANCE: f64 = 1e-4;
 
 #[derive(Deserialize)]
@@ -36,7 +39,7 @@ impl Golden {
 
     fn initial_head(&self) -> Head {
         let filled =
-            |name: &str, shape: &[usize]| Tensor::from_vec(formula::tensor(name, shape), shape, &Device::Cpu).unwrap();
+            |name: &str, shape: &[usize]| Tensor::from_vec(formula::tensor(name, shape), shape, device()).unwrap();
         let weight = filled("head.weight", &[self.classes, self.features]);
         Head::from_tensors(&weight, &filled("head.bias", &[self.classes])).unwrap()
     }
@@ -48,7 +51,7 @@ impl Golden {
         let labels = formula::labels("head.labels", steps * self.batch, self.classes);
         let batch = |(values, labels): (&[f32], &[u32])| {
             let shape = (self.batch, self.features);
-            (Tensor::from_slice(values, shape, &Device::Cpu).unwrap(), labels.to_vec())
+            (Tensor::from_slice(values, shape, device()).unwrap(), labels.to_vec())
         };
         values.chunks(self.batch * self.features).zip(labels.chunks(self.batch)).map(batch).collect()
     }
@@ -78,7 +81,7 @@ fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
         let difference = (found - expected).abs() / expected.abs();
-        assert!(difference < TOLERANCE, "{what}, value {index}: {found} instead of {expected}");
+        assert!(difference < tolerance(TOLERANCE), "{what}, value {index}: {found} instead of {expected}");
     }
 }
 

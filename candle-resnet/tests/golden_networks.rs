@@ -2,12 +2,15 @@
 //!
 //! Weights and inputs come from a formula, so no weight file is stored; `scripts/golden/` says how the rows were made.
 
-use candle_core::Device;
+mod device;
+
 use candle_resnet::architecture::Architecture;
 use candle_resnet::blueprint::Blueprint;
 use candle_resnet::certificate::{Difference, NetworkOutputs, NetworkReference};
 
-/// Of the largest magnitude in the row.
+use self::device::{device, tolerance};
+
+/// Of the largest magnitude in the row, on the CPU.
 const TOLERANCE: f64 = 1e-4;
 
 /// Too much memory and time for a test that always runs.
@@ -45,10 +48,10 @@ fn check_row(row: &NetworkReference) {
     assert_eq!(counts, (row.parameters, row.tensors), "{}", row.model);
     assert_eq!(architecture.feature_width(), row.feature_dim, "{}", row.model);
 
-    let outputs = NetworkOutputs::compute(row, &architecture, &Device::Cpu).unwrap();
+    let outputs = NetworkOutputs::compute(row, &architecture, device()).unwrap();
     let difference = row.compare(&outputs).unwrap();
     for (form, difference) in [("network", difference.trainable), ("trunk", difference.frozen)] {
-        assert!(difference.passes(TOLERANCE), "the {form} of {} {:?}: {difference:?}", row.model, row.input);
+        assert!(difference.passes(tolerance(TOLERANCE)), "the {form} of {} {:?}: {difference:?}", row.model, row.input);
     }
     let columns = |Difference { logits, features, .. }: Difference| format!("{logits:.1e} | {features:.1e}");
     // scripts/golden/make_table.sh reads these lines.

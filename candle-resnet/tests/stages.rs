@@ -3,9 +3,11 @@
 //!
 //! Weights and inputs come from a formula; `scripts/golden/golden_stages.py` made the reference.
 
+mod device;
+
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use candle_resnet::architecture::Architecture;
 use candle_resnet::blueprint::Blueprint;
@@ -17,7 +19,9 @@ use candle_resnet::trunk::Trunk;
 use candle_resnet::{FeatureExtractor, weights};
 use serde::Deserialize;
 
-/// Of the largest magnitude in the row.
+use self::device::{device, tolerance};
+
+/// Of the largest magnitude in the row, on the CPU.
 const TOLERANCE: f64 = 1e-5;
 
 #[derive(Deserialize)]
@@ -55,30 +59,31 @@ impl Row {
 
     fn images(&self) -> Tensor {
         let values = formula::image_batch("input", &self.input);
-        Tensor::from_vec(values, self.input.as_slice(), &Device::Cpu).unwrap()
+        Tensor::from_vec(values, self.input.as_slice(), device()).unwrap()
     }
 }
 
 fn formula_weights(architecture: &Architecture) -> VarMap {
     let tensors = Blueprint::of(architecture).parameters(10).into_iter().map(|spec| {
         let values = formula::tensor(&spec.name, &spec.shape);
-        (spec.name, Tensor::from_vec(values, spec.shape, &Device::Cpu).unwrap())
+        (spec.name, Tensor::from_vec(values, spec.shape, device()).unwrap())
     });
-    weights::into_var_map(tensors.collect(), &Device::Cpu).unwrap()
+    weights::into_var_map(tensors.collect(), device()).unwrap()
 }
 
 impl Map {
     fn check(&self, what: &str, ours: &Tensor) {
         assert_eq!(ours.dims(), self.shape, "{what}");
+        let tolerance = tolerance(TOLERANCE);
         let means: Vec<Vec<f32>> = ours.mean((2, 3)).unwrap().to_vec2().unwrap();
         let pixels: Vec<Vec<f32>> = ours.flatten_from(1).unwrap().to_vec2().unwrap();
         for (image, norm) in self.l2.iter().enumerate() {
             let head = &self.means_head[image];
             let scale = head.iter().fold(0.0, |largest: f64, &value| largest.max(value.abs().into()));
             let difference = means[image].iter().zip(head).map(|(a, b)| f64::from(a - b).abs()).fold(0.0, f64::max);
-            assert!(difference <= TOLERANCE * scale, "{what}: {difference:.2e} of {scale:.2e}");
+            assert!(difference <= tolerance * scale, "{what}: {difference:.2e} of {scale:.2e}");
             let ours = pixels[image].iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
-            assert!((ours - norm).abs() <= TOLERANCE * norm, "{what}: norm {ours}, not {norm}");
+            assert!((ours - norm).abs() <= tolerance * norm, "{what}: norm {ours}, not {norm}");
         }
     }
 }
@@ -88,9 +93,9 @@ fn maps_at_every_boundary_are_timms() {
     for row in rows() {
         let (architecture, images) = (row.architecture(), row.images());
         let weights = formula_weights(&architecture);
-        let variables = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
+        let variables = VarBuilder::from_varmap(&weights, DType::F32, device());
         let network = Network::new(&architecture, 10, variables).unwrap();
-        let trunk = Trunk::compile(&architecture, &weights, &Device::Cpu).unwrap();
+        let trunk = Trunk::compile(&architecture, &weights, device()).unwrap();
         assert_eq!(row.stages.len(), 5, "{}", row.model);
         for (name, map) in &row.stages {
             let boundary = Boundary::named(&architecture, name).unwrap();
@@ -105,7 +110,7 @@ fn maps_at_every_boundary_are_timms() {
 fn an_extractor_knows_the_shape_of_what_it_gives() {
     for row in rows().into_iter().filter(|row| row.input[2] == row.input[3]) {
         let (architecture, images) = (row.architecture(), row.images());
-        let trunk = Trunk::compile(&architecture, &formula_weights(&architecture), &Device::Cpu).unwrap();
+        let trunk = Trunk::compile(&architecture, &formula_weights(&architecture), device()).unwrap();
         for (name, map) in &row.stages {
             let boundary = Boundary::named(&architecture, name).unwrap();
             let extractor = |pool| StageExtractor::new(trunk.clone(), &architecture, boundary, pool, row.input[2]);
@@ -124,8 +129,8 @@ fn an_extractor_knows_the_shape_of_what_it_gives() {
 #[test]
 fn a_boundary_of_a_deeper_network_is_an_error() {
     let [deep, shallow] = ["resnet18", "resnet20_cifar"].map(|name| Architecture::named(name).unwrap());
-    let trunk = Trunk::compile(shallow, &formula_weights(shallow), &Device::Cpu).unwrap();
-    let images = Tensor::zeros((1, 3, 32, 32), DType::F32, &Device::Cpu).unwrap();
+    let trunk = Trunk::compile(shallow, &formula_weights(shallow), device()).unwrap();
+    let images = Tensor::zeros((1, 3, 32, 32), DType::F32, device()).unwrap();
     let error = trunk.map_at(&images, Boundary::last(deep)).unwrap_err().to_string();
     assert!(error.contains("the network has 3 stages and no `layer4`"), "{error}");
 }

@@ -2,7 +2,10 @@
 
 #![allow(dead_code)] // Each test program uses another part of it.
 
-use std::ffi::OsStr;
+#[path = "../../../candle-resnet/tests/device/mod.rs"]
+pub mod device;
+
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -108,13 +111,13 @@ impl Bench {
         path
     }
 
-    /// The program, at home here and forbidden to make requests.
+    /// The program, at home here and forbidden to make requests, on the device of the tests.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_finetune"));
+        let mut command = Command::new(program());
         for name in VARIABLES {
             command.env_remove(name);
         }
-        command.current_dir(self.root()).args(arguments);
+        command.current_dir(self.root()).args(arguments).args(device_arguments(arguments));
         command.env("HF_HOME", self.path("hf")).env("HF_HUB_OFFLINE", "1").env("XDG_CACHE_HOME", self.path("cache"));
         command
     }
@@ -165,6 +168,22 @@ impl Bench {
         self.file(&format!("{name}/config.json"), config);
         self.file(&format!("{name}/model.safetensors"), weights);
     }
+}
+
+/// The program that was built with the tests; `CARGO_BIN_EXE_finetune` says where it lies on a machine that has no cargo.
+fn program() -> OsString {
+    std::env::var_os("CARGO_BIN_EXE_finetune").unwrap_or_else(|| env!("CARGO_BIN_EXE_finetune").into())
+}
+
+/// Commands that compute somewhere.
+const ON_A_DEVICE: [&str; 6] = ["bench", "embed", "eval", "predict", "train", "verify"];
+
+/// Sends a command to the device of the tests, unless it says where it computes.
+fn device_arguments<S: AsRef<OsStr>>(arguments: &[S]) -> Vec<String> {
+    let computes = arguments.first().is_some_and(|command| ON_A_DEVICE.iter().any(|name| command.as_ref() == *name));
+    let says_where = arguments.iter().any(|argument| argument.as_ref() == "--device");
+    let elsewhere = computes && !says_where && device::name() != "cpu";
+    if elsewhere { vec!["--device".into(), device::name()] } else { Vec::new() }
 }
 
 pub fn names_in(folder: &Path) -> Vec<String> {
