@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Packs the program and the tests that a GPU can run into target/device-tests.tar.xz, for a machine that has a GPU and no cargo:
+# carry the repository and this file there, and run scripts/run_device_tests.sh.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tests=(golden_networks stages unfreezing_golden train_golden recipe_golden training using unfreezing program)
+packed=target/device-tests
+
+# `NAME PATH` of every program that cargo built.
+built() {
+    python3 -c '
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message["reason"] == "compiler-artifact" and message["executable"]:
+        print(message["target"]["name"], message["executable"])'
+}
+
+rm -rf "$packed"
+mkdir -p "$packed"
+scripts/with_cuda.sh cargo test --release --workspace --locked --features cuda --no-run --message-format json \
+    "${tests[@]/#/--test=}" | built | while read -r name path; do
+    strip -o "$packed/$name" "$path"
+done
+# All programs hold the same kernels: a window that is wider than one of them stores those once.
+tar --create --directory target --use-compress-program 'xz --threads=1 --lzma2=preset=1,dict=256MiB' \
+    --file "$packed.tar.xz" device-tests
+du -h "$packed.tar.xz"
