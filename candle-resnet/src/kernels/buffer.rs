@@ -1,7 +1,7 @@
 //! Memory for maps and weights: begins at a cache line, since vectors that straddle two lines cost twice, and lies in large pages
 //! where the system has them, since whoever streams weights crosses a page every 64 vectors otherwise.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
 use super::lanes::LANES;
@@ -14,6 +14,8 @@ const LARGE_PAGE: usize = 2 << 20;
 pub(crate) struct Buffer<S = f32> {
     start: NonNull<S>,
     length: usize,
+    /// What was allocated, somewhat before the start.
+    allocation: NonNull<u8>,
 }
 
 // SAFETY: it owns plain values.
@@ -25,16 +27,16 @@ impl<S: Stored> Buffer<S> {
     pub(crate) fn zeros(length: usize) -> Buffer<S> {
         let length = length.div_ceil(LANES).saturating_mul(LANES);
         if length == 0 {
-            return Buffer { start: NonNull::dangling(), length };
+            return Buffer { start: NonNull::dangling(), length, allocation: NonNull::dangling() };
         }
         let layout = layout::<S>(length);
+        // The system's memory is zero at first: whoever writes to a page first, maybe one of several threads, makes it so.
         // SAFETY: the layout is not empty.
-        let start = unsafe { alloc(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        ask_for_large_pages(start, layout.size()); // Before anything is written there.
-        // SAFETY: the allocation is that long.
-        unsafe { start.write_bytes(0, layout.size()) };
-        Buffer { start: start.cast(), length }
+        let Some(allocation) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        // SAFETY: the allocation is longer than what is asked for by as much as this can be.
+        let start = unsafe { allocation.add(allocation.align_offset(alignment::<S>(length))) };
+        ask_for_large_pages(start, length * size_of::<S>());
+        Buffer { start: start.cast(), length, allocation }
     }
 
     pub(crate) fn of(values: &[S]) -> Buffer<S> {
@@ -65,12 +67,18 @@ impl<S: Stored> Buffer<S> {
     }
 }
 
+/// Where values of such a number begin.
+fn alignment<S>(length: usize) -> usize {
+    if length.saturating_mul(size_of::<S>()) >= LARGE_PAGE { LARGE_PAGE } else { LINE }
+}
+
+/// Room to begin anywhere: memory that must lie in a certain way is not given out as zeros without being written.
+///
 /// # Panics
 /// If there are more values than any memory could hold.
 fn layout<S>(length: usize) -> Layout {
-    let bytes = length.saturating_mul(size_of::<S>());
-    let alignment = if bytes >= LARGE_PAGE { LARGE_PAGE } else { LINE };
-    let layout = Layout::from_size_align(bytes, alignment);
+    let bytes = length.saturating_mul(size_of::<S>()).saturating_add(alignment::<S>(length));
+    let layout = Layout::from_size_align(bytes, align_of::<S>());
     layout.unwrap_or_else(|_| panic!("{length} values are more than any memory holds"))
 }
 
@@ -97,7 +105,7 @@ impl<S> Drop for Buffer<S> {
     fn drop(&mut self) {
         if self.length > 0 {
             // SAFETY: allocated with this layout.
-            unsafe { dealloc(self.start.as_ptr().cast(), layout::<S>(self.length)) }
+            unsafe { dealloc(self.allocation.as_ptr(), layout::<S>(self.length)) }
         }
     }
 }
