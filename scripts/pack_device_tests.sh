@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tests=(golden_networks stages unfreezing_golden train_golden recipe_golden training using unfreezing program)
+tests=(golden_networks stages precision unfreezing_golden train_golden recipe_golden training using unfreezing program)
 packed=target/device-tests
 
 # `NAME PATH` of every program that cargo built.
@@ -19,7 +19,7 @@ for line in sys.stdin:
 
 rm -rf "$packed"
 mkdir -p "$packed"
-scripts/with_cuda.sh cargo test --release --workspace --locked --features cuda --no-run --message-format json \
+scripts/with_cuda.sh --cudnn cargo test --release --workspace --locked --features cudnn --no-run --message-format json \
     "${tests[@]/#/--test=}" | built | while read -r name path; do
     strip -o "$packed/$name" "$path"
 done

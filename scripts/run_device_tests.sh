@@ -30,7 +30,7 @@ run() {
 }
 
 tar --extract --directory target --file "$packed.tar.xz" || exit
-[ $# -gt 0 ] || set -- golden_networks stages unfreezing_golden train_golden recipe_golden training using unfreezing program
+[ $# -gt 0 ] || set -- golden_networks stages precision unfreezing_golden train_golden recipe_golden training using unfreezing program
 failed=0
 for program in "$@"; do
     run "$program"

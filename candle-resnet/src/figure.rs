@@ -6,6 +6,9 @@
 mod attention;
 mod pool;
 
+#[cfg(feature = "cudnn")]
+pub(crate) use pool::forward as pool;
+
 use candle_core::{Result, Tensor};
 
 use crate::architecture::GlobalPool;
@@ -19,6 +22,24 @@ use attention::AttentionLayer;
 pub(crate) trait ConvNormLayer {
     /// (N, C, H, W) → (N, C', H', W'); `statistics` are what a batch norm normalises by.
     fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor>;
+
+    /// The same with `shortcut` added, and cut off at 0.
+    fn forward_relu(&self, x: &Tensor, shortcut: Option<&Tensor>, statistics: Statistics) -> Result<Tensor> {
+        add_relu(self.forward(x, statistics)?, shortcut)
+    }
+
+    /// A pool of maps as these layers make them, behind a ReLU.
+    fn pool(x: &Tensor, pool: Pool) -> Result<Tensor> {
+        pool::forward(x, pool)
+    }
+}
+
+/// `y` with `shortcut` added, cut off at 0.
+pub(crate) fn add_relu(y: Tensor, shortcut: Option<&Tensor>) -> Result<Tensor> {
+    match shortcut {
+        Some(shortcut) => (y + shortcut)?.relu(),
+        None => y.relu(),
+    }
 }
 
 /// Where a figure's layers get their tensors.
@@ -39,6 +60,11 @@ pub(crate) trait Pass {
     /// (N, C, H, W) → (N, C, H, W).
     fn branch(&mut self, branch: Tensor, block: usize, blocks: usize) -> Result<Tensor>;
 
+    /// Whether every branch stays as it is.
+    fn keeps_branches(&self) -> bool {
+        false
+    }
+
     /// What batch norms of a part normalise by.
     fn statistics(&self, part: Part) -> Statistics;
 }
@@ -47,6 +73,10 @@ pub(crate) trait Pass {
 impl Pass for () {
     fn branch(&mut self, branch: Tensor, _: usize, _: usize) -> Result<Tensor> {
         Ok(branch)
+    }
+
+    fn keeps_branches(&self) -> bool {
+        true
     }
 
     fn statistics(&self, _: Part) -> Statistics {
@@ -107,8 +137,9 @@ impl<L: ConvNormLayer> Figure<L> {
         let blocks = self.stages.iter().map(Vec::len).sum();
         let last = Part::Stage(boundary.stages);
         let mut passed = self.numbered_blocks().filter(|&(part, ..)| first <= part && part <= last);
-        passed.try_fold(x, |x, (part, number, block)| {
-            block.forward(&x, pass.statistics(part), |branch| pass.branch(branch, number, blocks))
+        passed.try_fold(x, |x, (part, number, block)| match pass.keeps_branches() {
+            true => block.forward(&x, pass.statistics(part)),
+            false => block.forward_with(&x, pass.statistics(part), |branch| pass.branch(branch, number, blocks)),
         })
     }
 
@@ -132,8 +163,8 @@ impl<L: ConvNormLayer> StemLayers<L> {
     }
 
     fn forward(&self, images: &Tensor, statistics: Statistics) -> Result<Tensor> {
-        let x = self.convs.iter().try_fold(images.clone(), |x, conv| conv.forward(&x, statistics)?.relu())?;
-        self.pools.iter().try_fold(x, |x, &pool| pool::forward(&x, pool))
+        let x = self.convs.iter().try_fold(images.clone(), |x, conv| conv.forward_relu(&x, None, statistics))?;
+        self.pools.iter().try_fold(x, |x, &pool| L::pool(&x, pool))
     }
 }
 
@@ -148,30 +179,53 @@ impl<L: ConvNormLayer> ResidualBlock<L> {
         })
     }
 
-    fn forward(
+    fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
+        let shortcut = self.shortcut.forward(x, statistics)?;
+        match self.convs.split_last() {
+            Some((last, before)) if self.ends_in_convolution() => {
+                last.forward_relu(&self.through(before, x, statistics)?, Some(&shortcut), statistics)
+            }
+            _ => (self.branch(x, statistics)? + shortcut)?.relu(),
+        }
+    }
+
+    /// As [`forward`](ResidualBlock::forward), with what `pass` makes of the branch.
+    fn forward_with(
         &self,
         x: &Tensor,
         statistics: Statistics,
         pass: impl FnOnce(Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        (pass(self.residual(x, statistics)?)? + self.shortcut.forward(x, statistics)?)?.relu()
+        (pass(self.branch(x, statistics)?)? + self.shortcut.forward(x, statistics)?)?.relu()
     }
 
-    fn residual(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
-        let mut branch = x.clone();
-        for (position, conv) in self.convs.iter().enumerate() {
-            branch = conv.forward(&branch, statistics)?;
-            if position + 1 < self.convs.len() {
-                branch = branch.relu()?;
-            }
-            match self.anti_alias {
-                Some((after, pool)) if after == position => branch = pool::forward(&branch, pool)?,
-                _ => {}
-            }
-        }
+    /// Whether nothing comes between the last convolution and the shortcut.
+    fn ends_in_convolution(&self) -> bool {
+        self.attention.is_none() && self.anti_alias.is_none_or(|(after, _)| after + 1 < self.convs.len())
+    }
+
+    fn branch(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
+        let Some((last, before)) = self.convs.split_last() else { return Ok(x.clone()) };
+        let branch = last.forward(&self.through(before, x, statistics)?, statistics)?;
+        let branch = self.anti_aliased(branch, before.len())?;
         match &self.attention {
             Some(attention) => attention.forward(&branch),
             None => Ok(branch),
+        }
+    }
+
+    /// Convolutions that a ReLU follows.
+    fn through(&self, convs: &[L], x: &Tensor, statistics: Statistics) -> Result<Tensor> {
+        convs.iter().enumerate().try_fold(x.clone(), |x, (position, conv)| {
+            self.anti_aliased(conv.forward_relu(&x, None, statistics)?, position)
+        })
+    }
+
+    /// What becomes of the map behind the convolution at `position`.
+    fn anti_aliased(&self, x: Tensor, position: usize) -> Result<Tensor> {
+        match self.anti_alias {
+            Some((after, pool)) if after == position => pool::forward(&x, pool),
+            _ => Ok(x),
         }
     }
 }

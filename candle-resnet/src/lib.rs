@@ -29,6 +29,8 @@ pub mod certificate;
 pub mod checkpoint;
 pub mod classifier;
 pub mod config;
+#[cfg(feature = "cudnn")]
+mod cudnn;
 pub mod drop_path;
 pub mod dropout;
 mod embedded;

@@ -10,8 +10,14 @@ use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, Var};
 use candle_nn::{GroupNorm, Module, VarMap};
 
 use crate::architecture::{Architecture, Norm};
+#[cfg(feature = "cudnn")]
+use crate::blueprint::Pool;
 use crate::blueprint::{Blueprint, ConvNorm, NORM_EPSILON};
+#[cfg(feature = "cudnn")]
+use crate::cudnn::{self, FusedConv, Window};
 use crate::features::{Boundary, FeatureExtractor};
+#[cfg(feature = "cudnn")]
+use crate::figure::add_relu;
 use crate::figure::{ConvNormLayer, Figure, Parameters};
 use crate::kernels::Extent;
 use crate::part::Part;
@@ -32,8 +38,8 @@ pub struct Trunk {
 enum Form {
     /// This crate's kernels.
     Plan(Arc<dyn Compiled>),
-    /// candle's operations.
-    Figure(Figure<FrozenConvNorm>),
+    /// candle's operations, and cuDNN's, on numbers of this kind.
+    Figure(Figure<FrozenConvNorm>, DType),
 }
 
 impl Trunk {
@@ -48,10 +54,10 @@ impl Trunk {
         Trunk::compile_with(architecture, weights, device, &PlanOptions::default())
     }
 
-    /// As [`compile`](Trunk::compile); `options` say what a plan for the CPU is for.
+    /// As [`compile`](Trunk::compile); `options` say what a plan for the CPU is for, and what it computes in.
     ///
     /// # Errors
-    /// As [`compile`](Trunk::compile); and if the precision is not f32 on another device than the CPU.
+    /// As [`compile`](Trunk::compile); and if the precision is not f32 on a device of neither the CPU nor CUDA.
     pub fn compile_with(
         architecture: &Architecture,
         weights: &VarMap,
@@ -60,13 +66,17 @@ impl Trunk {
     ) -> Result<Trunk> {
         let blueprint = Blueprint::of(architecture);
         let variables = weights::lock(weights)?;
-        let weights = FrozenWeights { variables: &variables, device };
+        let dtype = match options.precision {
+            Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::BF16,
+        };
+        let weights = FrozenWeights { variables: &variables, device, dtype };
         let form = match device {
             Device::Cpu => Form::Plan(plan::compile(&blueprint, &weights, options)?),
-            _ if options.precision != Precision::F32 => {
-                candle_core::bail!("{} is computed on the CPU alone", options.precision)
+            Device::Metal(_) if dtype != DType::F32 => {
+                candle_core::bail!("{} is computed on the CPU and on CUDA alone", options.precision)
             }
-            _ => Form::Figure(Figure::build(&blueprint, &weights)?),
+            _ => Form::Figure(Figure::build(&blueprint, &weights)?, dtype),
         };
         let (feature_width, in_channels) = (blueprint.feature_width, architecture.in_channels);
         Ok(Trunk { form, feature_width, in_channels, device: device.clone() })
@@ -78,7 +88,10 @@ impl Trunk {
     /// If the network has no such boundary, or shapes or devices do not fit.
     pub fn map_at(&self, images: &Tensor, boundary: Boundary) -> Result<Tensor> {
         match &self.form {
-            Form::Figure(figure) => figure.map_at(&images.detach(), Part::Stem, boundary, &mut ()),
+            Form::Figure(figure, dtype) => {
+                let map = figure.map_at(&images.detach().to_dtype(*dtype)?, Part::Stem, boundary, &mut ())?;
+                map.to_dtype(DType::F32)?.contiguous()
+            }
             Form::Plan(plan) => run(&**plan, images, End::Map(boundary)),
         }
     }
@@ -89,7 +102,7 @@ impl Trunk {
     /// If the network does not take such images.
     pub fn profile(&self, images: &Tensor) -> Result<Option<Vec<StepTime>>> {
         match &self.form {
-            Form::Figure(_) => Ok(None),
+            Form::Figure(..) => Ok(None),
             Form::Plan(plan) => on_slice(images, |images| plan.profile(images)).map(Some),
         }
     }
@@ -110,7 +123,9 @@ impl FeatureExtractor for Trunk {
 
     fn features(&self, images: &Tensor) -> Result<Tensor> {
         match &self.form {
-            Form::Figure(figure) => figure.features(&images.detach(), Part::Stem, &mut ()),
+            Form::Figure(figure, dtype) => {
+                figure.features(&images.detach().to_dtype(*dtype)?, Part::Stem, &mut ())?.to_dtype(DType::F32)
+            }
             Form::Plan(plan) => run(&**plan, images, End::Features),
         }
     }
@@ -146,6 +161,8 @@ impl Source for FrozenWeights<'_> {
 struct FrozenWeights<'a> {
     variables: &'a HashMap<String, Var>,
     device: &'a Device,
+    /// What the layers compute in.
+    dtype: DType,
 }
 
 impl Parameters for FrozenWeights<'_> {
@@ -156,7 +173,18 @@ impl Parameters for FrozenWeights<'_> {
             Norm::Batch => self.fold(unit)?,
             Norm::Group { groups } => (self.single(&unit.conv, "weight")?, self.group_norm(unit, groups)?),
         };
-        Ok(FrozenConvNorm {
+        #[cfg(feature = "cudnn")]
+        if let (Device::Cuda(_), DType::BF16, FrozenNorm::Bias(bias)) = (self.device, self.dtype, &norm) {
+            let window = Window {
+                size: unit.kernel,
+                stride: unit.stride,
+                padding: unit.padding(),
+                dilation: unit.dilation,
+                groups: unit.groups,
+            };
+            return Ok(FrozenConvNorm::Fused(FusedConv::new(&weight, bias, window)?));
+        }
+        Ok(FrozenConvNorm::Apart {
             weight,
             norm,
             stride: unit.stride,
@@ -192,7 +220,7 @@ impl FrozenWeights<'_> {
     }
 
     fn place(&self, tensor: &Tensor) -> Result<Tensor> {
-        tensor.to_dtype(DType::F32)?.to_device(self.device)
+        tensor.to_dtype(DType::F32)?.to_dtype(self.dtype)?.to_device(self.device)
     }
 
     /// A detached copy of the variable `name` on the CPU, where every dtype is at hand.
@@ -211,13 +239,19 @@ impl FrozenWeights<'_> {
 
 /// A convolution and what of its norm was not folded into its weight.
 #[derive(Debug, Clone)]
-struct FrozenConvNorm {
-    weight: Tensor, // (C', C / groups, K, K)
-    norm: FrozenNorm,
-    stride: usize,
-    padding: usize,
-    dilation: usize,
-    groups: usize,
+enum FrozenConvNorm {
+    /// One operation after the other.
+    Apart {
+        weight: Tensor, // (C', C / groups, K, K)
+        norm: FrozenNorm,
+        stride: usize,
+        padding: usize,
+        dilation: usize,
+        groups: usize,
+    },
+    /// All in one, with what follows.
+    #[cfg(feature = "cudnn")]
+    Fused(FusedConv),
 }
 
 #[derive(Debug, Clone)]
@@ -229,10 +263,32 @@ enum FrozenNorm {
 
 impl ConvNormLayer for FrozenConvNorm {
     fn forward(&self, x: &Tensor, _: Statistics) -> Result<Tensor> {
-        let x = x.conv2d(&self.weight, self.padding, self.stride, self.dilation, self.groups)?;
-        match &self.norm {
-            FrozenNorm::Bias(bias) => x.broadcast_add(bias),
-            FrozenNorm::Group(norm) => norm.forward(&x),
+        match self {
+            FrozenConvNorm::Apart { weight, norm, stride, padding, dilation, groups } => {
+                let x = x.conv2d(weight, *padding, *stride, *dilation, *groups)?;
+                match norm {
+                    FrozenNorm::Bias(bias) => x.broadcast_add(bias),
+                    FrozenNorm::Group(norm) => norm.forward(&x),
+                }
+            }
+            #[cfg(feature = "cudnn")]
+            FrozenConvNorm::Fused(conv) => conv.forward(x, None, false),
+        }
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn forward_relu(&self, x: &Tensor, shortcut: Option<&Tensor>, statistics: Statistics) -> Result<Tensor> {
+        if let FrozenConvNorm::Fused(conv) = self {
+            return conv.forward(x, shortcut, true);
+        }
+        add_relu(self.forward(x, statistics)?, shortcut)
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn pool(x: &Tensor, pool: Pool) -> Result<Tensor> {
+        match pool {
+            Pool::Max { stride } if x.device().is_cuda() && x.dtype() == DType::BF16 => cudnn::max_pool(x, stride),
+            pool => crate::figure::pool(x, pool),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::blueprint::Pool;
 use crate::ops::{self, MaxPool};
 
 /// (N, C, H, W) → (N, C, H', W')
-pub(super) fn forward(x: &Tensor, pool: Pool) -> Result<Tensor> {
+pub(crate) fn forward(x: &Tensor, pool: Pool) -> Result<Tensor> {
     match pool {
         Pool::Max { stride } => max_after_relu(x, stride),
         Pool::Average => cut_to_even(&cut_to_even(x, 2)?, 3)?.avg_pool2d(2),
