@@ -5,7 +5,7 @@
                                                                     (PyTorch 2.15, torchvision 0.29.2, psutil)
 
 Both take ResNet18 with everything but `fc`, or but layer4 and `fc`, frozen, train on PHOTOS_DIR/train and validate on
-PHOTOS_DIR/val after every epoch, batch 32, weights drawn at random (the time is the same). The tutorial augments anew in
+PHOTOS_DIR/val after every epoch, batch 32, from one file of weights, drawn at random (the time is the same). The tutorial augments anew in
 every epoch, so it sends every photo through the network in every epoch; this program sends it once and trains on its
 features, or on maps that it keeps in an empty folder. PyTorch runs in channels_last, which is faster there; it is given its
 time without starting and importing too, this program always the time of the whole process.
@@ -23,7 +23,14 @@ ROOT = Path(__file__).resolve().parent.parent
 FINETUNE = ROOT / "target/release/finetune"
 
 
-def tutorial(photos, epochs, train_from):
+def draw_weights(path):
+    import torch
+    import torchvision
+
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
+
+
+def tutorial(photos, weights, epochs, train_from):
     """The tutorial's loop: https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html, CPU, two workers' worth
     of threads in the network and decoding in the main process, which is faster here than worker processes."""
     import torch
@@ -39,6 +46,7 @@ def tutorial(photos, epochs, train_from):
     loaders = {split: torch.utils.data.DataLoader(data, batch_size=32, shuffle=True) for split, data in sets.items()}
     start = time.perf_counter()
     model = torchvision.models.resnet18(weights=None)
+    model.load_state_dict(torch.load(weights))
     for name, parameter in model.named_parameters():
         parameter.requires_grad = train_from == "layer4" and name.startswith("layer4")
     model.fc = torch.nn.Linear(512, len(sets["train"].classes))
@@ -97,20 +105,22 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--train-from", choices=["head", "layer4"], default="head")
-    parser.add_argument("--tutorial", action="store_true", help="run the tutorial itself and nothing else")
+    parser.add_argument("--tutorial", metavar="WEIGHTS", help="run the tutorial itself and nothing else")
     arguments = parser.parse_args()
     if arguments.tutorial:
-        return tutorial(arguments.photos, arguments.epochs, arguments.train_from)
+        return tutorial(arguments.photos, arguments.tutorial, arguments.epochs, arguments.train_from)
 
     photos, epochs, train_from = arguments.photos, str(arguments.epochs), arguments.train_from
     common = ["--epochs", epochs, "--train-from", train_from]
     ours, theirs = [], []
     for round_ in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as folder:
-            train = [FINETUNE, "train", photos, "--model", "resnet18", "--no-pretrained", *common]
+            weights = f"{folder}/resnet18.pth"
+            draw_weights(weights)
+            train = [FINETUNE, "train", photos, "--model", "resnet18", "--weights", weights, *common]
             options = ["--batch-size", "32", "--out", f"{folder}/bundle", "--map-cache", f"{folder}/maps"]
             ours.append(measure([*train, *options])[:2])
-        seconds, megabytes, printed = measure([sys.executable, __file__, photos, *common, "--tutorial"])
+            seconds, megabytes, printed = measure([sys.executable, __file__, photos, *common, "--tutorial", weights])
         theirs.append((seconds, megabytes, float(printed)))
         print(f"round {round_ + 1}: finetune {ours[-1][0]:.1f} s, PyTorch {seconds:.1f} s, {float(printed):.1f} s of it training")
         sys.stdout.flush()

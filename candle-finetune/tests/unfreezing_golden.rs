@@ -111,18 +111,31 @@ impl Golden {
         }
     }
 
-    /// Trains on inputs of the first part and compares every loss and the final norms.
-    fn check(&self, mut trainer: TailTrainer, inputs: impl Iterator<Item = (Tensor, Vec<u32>)>, tolerance: &Tolerance) {
+    /// Trains on inputs of the first part and compares every loss and the final norms; gives what is too far off.
+    fn too_far(
+        &self,
+        mut trainer: TailTrainer,
+        inputs: impl Iterator<Item = (Tensor, Vec<u32>)>,
+        tolerance: &Tolerance,
+    ) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut compare = |what: &str, value: f64, expected: f64, tolerance: f64| {
+            let difference = (value - expected).abs() / expected.abs();
+            if difference >= tolerance || difference.is_nan() {
+                found.push(format!("{}, {what}: {value} instead of {expected}, {difference:.1e} off", self.name()));
+            }
+        };
         for ((input, labels), &expected) in inputs.zip(&self.losses) {
             let loss = trainer.step(&input, &labels, self.optimizer.lr()).unwrap();
-            assert_close(&format!("{}, loss", self.name()), loss, expected, tolerance.loss);
+            compare("loss", loss, expected, tolerance.loss);
         }
         let trained = trainer.tail().tensors();
         for (name, &expected) in &self.l2 {
             let moving_mean = self.batchnorm == "train" && name.ends_with("running_mean");
             let tolerance = if moving_mean { tolerance.moving_mean } else { tolerance.norm };
-            assert_close(&format!("{}, {name}", self.name()), l2(&trained[name]), expected, tolerance);
+            compare(name, l2(&trained[name]), expected, tolerance);
         }
+        found
     }
 }
 
@@ -136,11 +149,6 @@ fn rows_in_f64() -> Vec<Golden> {
     include_str!("golden/unfreezing_f64.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn assert_close(what: &str, found: f64, expected: f64, tolerance: f64) {
-    let difference = (found - expected).abs() / expected.abs();
-    assert!(difference < tolerance, "{what}: {found} instead of {expected}");
-}
-
 fn l2(tensor: &Tensor) -> f64 {
     let squares = tensor.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap().sqr().unwrap();
     squares.sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
@@ -150,14 +158,19 @@ fn l2(tensor: &Tensor) -> f64 {
 fn unfreezing_above_a_frozen_trunk_goes_as_in_pytorch() {
     let rows = rows();
     assert_eq!(rows.len(), 9);
+    let mut found = Vec::new();
     for golden in rows {
         let weights = golden.weights();
         let trunk = Trunk::compile(golden.architecture(), &weights, device()).unwrap();
         let map_at = |images: &Tensor, boundary| trunk.map_at(images, boundary).unwrap();
         let batches = golden.batches().into_iter();
         let inputs = batches.map(|(images, labels)| (golden.input(images, map_at), labels));
-        golden.check(golden.trainer(&weights, DType::F32), inputs, &Tolerance { norm: tolerance(F32.norm), ..F32 });
+        // PyTorch itself is up to 1.4e-3 off on an H200, in a loss, without TF32.
+        let loss = if device().is_cpu() { F32.loss } else { 2e-3 };
+        let tolerance = Tolerance { loss, norm: tolerance(F32.norm), ..F32 };
+        found.extend(golden.too_far(golden.trainer(&weights, DType::F32), inputs, &tolerance));
     }
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
@@ -178,7 +191,8 @@ fn unfreezing_in_f64_goes_as_in_pytorch_to_the_last_digits() {
             let images = images.to_dtype(DType::F64).unwrap();
             (golden.input(images, map_at), labels)
         });
-        golden.check(golden.trainer(&weights, DType::F64), inputs, &F64);
+        let found = golden.too_far(golden.trainer(&weights, DType::F64), inputs, &F64);
+        assert!(found.is_empty(), "{found:#?}");
     }
 }
 
