@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tests=(golden_networks stages precision unfreezing_golden train_golden recipe_golden training using unfreezing program)
+tests=(golden_networks stages precision find_lr unfreezing_golden train_golden recipe_golden training using unfreezing program)
 packed=target/device-tests
 
 # `NAME PATH` of every program that cargo built.

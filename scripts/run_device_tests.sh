@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Runs what scripts/pack_device_tests.sh packed, on a machine with a GPU: scripts/run_device_tests.sh [PROGRAM…]
-# FINETUNE_TEST_DEVICE is the device, cuda if left out. All that was said is in device-tests.log in $OUT, or in target.
+# FINETUNE_TEST_DEVICE is the device, cuda if left out. All that was said goes to the file DEVICE_TESTS_LOG, target/device-tests.log
+# if left out.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 packed=$PWD/target/device-tests
-log=${OUT:-$PWD/target}/device-tests.log
+log=${DEVICE_TESTS_LOG:-$PWD/target/device-tests.log}
 export FINETUNE_TEST_DEVICE=${FINETUNE_TEST_DEVICE:-cuda}
 export CARGO_BIN_EXE_finetune=$packed/finetune
 export NVIDIA_TF32_OVERRIDE=0 # f32 is f32
@@ -14,11 +15,12 @@ export NVIDIA_TF32_OVERRIDE=0 # f32 is f32
 of_pytorch() {
     python3 -c 'import glob, nvidia; print(":".join(glob.glob(nvidia.__path__[0] + "/*/lib")))' 2> /dev/null
 }
-export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/cuda/lib64:$(of_pytorch)
+export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/cuda/lib64
+pytorch=$(of_pytorch) && LD_LIBRARY_PATH+=:$pytorch
 
 # Threads of one program would share the device; tests of the command line start processes, each with its own.
 threads_of() {
-    case $1 in training | using | unfreezing | program) echo 4 ;; *) echo 1 ;; esac
+    case $1 in training | using | unfreezing | find_lr | program) echo 4 ;; *) echo 1 ;; esac
 }
 
 run() {
@@ -30,7 +32,8 @@ run() {
 }
 
 tar --extract --directory target --file "$packed.tar.xz" || exit
-[ $# -gt 0 ] || set -- golden_networks stages precision unfreezing_golden train_golden recipe_golden training using unfreezing program
+# shellcheck disable=SC2046 # names of programs have no spaces
+[ $# -gt 0 ] || set -- $(ls "$packed" | grep -vx finetune)
 failed=0
 for program in "$@"; do
     run "$program"

@@ -163,6 +163,12 @@ impl Checkpoints {
         self.sweep();
     }
 
+    /// Epochs that were over at the newest.
+    pub fn epochs(&self) -> usize {
+        let newest = self.files().ok().and_then(|files| files.into_iter().next_back());
+        newest.and_then(|path| Position::epochs_of(&path)).unwrap_or(0)
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.files().is_ok_and(|files| files.is_empty())
@@ -224,6 +230,10 @@ impl Checkpoints {
 }
 
 impl Position {
+    fn epochs_of(path: &Path) -> Option<usize> {
+        path.file_name()?.to_str()?.strip_prefix("epoch-")?.split('-').next()?.parse().ok()
+    }
+
     /// Sorts as positions do.
     fn file_name(self) -> String {
         format!("epoch-{:06}-batch-{:09}{SUFFIX}", self.epochs, self.batches)
@@ -285,8 +295,9 @@ mod tests {
     #[test]
     fn the_newest_by_epoch_and_batch_is_found_whatever_was_written_last() {
         let (_folder, checkpoints) = in_folder();
-        assert_eq!(newest(&checkpoints), None);
+        assert_eq!((newest(&checkpoints), checkpoints.epochs()), (None, 0));
         write(&checkpoints, 10, 0);
+        assert_eq!(checkpoints.epochs(), 10);
         write(&checkpoints, 9, 1);
         write(&checkpoints, 2, 15);
         let found = checkpoints.newest().unwrap().unwrap();

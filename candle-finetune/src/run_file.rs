@@ -35,13 +35,18 @@ pub struct RunRecord {
 impl RunRecord {
     /// The same with paths that mean the same in the current folder.
     pub fn seen_from_here(self) -> RunRecord {
-        let RunRecord { folder, data, weights, .. } = &self;
+        let RunRecord { folder, data, model, weights, .. } = &self;
         let here = std::env::current_dir().ok();
         let Some(folder) = folder.as_ref().filter(|folder| here.as_ref() != Some(folder)) else {
             return RunRecord { folder: None, ..self };
         };
         let (data, weights) = (folder.join(data), weights.as_ref().map(|weights| folder.join(weights)));
-        RunRecord { folder: None, data, weights, ..self }
+        let model = match folder.join(model) {
+            // A name is one anywhere.
+            model_folder if model_folder.is_dir() => model_folder.to_string_lossy().into_owned(),
+            _ => model.clone(),
+        };
+        RunRecord { folder: None, data, model, weights, ..self }
     }
 
     /// The same with relative paths meant from the current folder, wherever it is read.

@@ -92,7 +92,7 @@ fn steps_are_those_of_the_training() {
     bench.train("photos", &[&options[..], &["bundle", "--epochs", "1"]].concat()).succeeded();
     let trained: f64 = bench.rows("bundle/metrics.csv")[0][3].parse().unwrap();
     let tested = curve[0]["points"][0]["loss"].as_f64().unwrap();
-    assert!((trained - tested).abs() <= 1e-12 * tested, "{trained} {tested}");
+    assert!((trained - tested).abs() <= common::device::tolerance(1e-12) * tested, "{trained} {tested}");
 }
 
 #[test]

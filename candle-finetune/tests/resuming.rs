@@ -19,7 +19,7 @@ const OPTIONS: [&str; 28] = [
     "--freeze-epochs",
     "2",
     "--epochs",
-    "3",
+    "5",
     "--batch-size",
     "4",
     "--accumulate",
@@ -131,7 +131,7 @@ fn a_run_that_is_killed_at_any_moment_goes_on_to_the_same_bits() {
         assert_eq!(status.signal(), Some(9), "{status:?}");
         kills += 1;
     }
-    assert!(kills >= 8, "killed {kills} times only");
+    assert!(kills >= 6, "killed {kills} times only");
     assert_same(&bench, "cut", "whole");
 }
 
@@ -217,7 +217,7 @@ fn a_run_goes_on_as_it_was_asked_for_or_not_at_all() {
     bench.picture("photos/red/more.png", common::RED, 40);
     resume(&[]).failed().said(&["other settings, images, classes or weights"]);
     fs::remove_file(bench.path("photos/red/more.png")).unwrap();
-    let lock = fs::File::open(bench.path("cut.unfinished/run.toml")).unwrap();
+    let lock = fs::File::create(bench.path("cut.unfinished/lock")).unwrap();
     lock.try_lock().unwrap();
     resume(&[]).failed().said(&["another process is training this run"]);
     drop(lock);

@@ -261,9 +261,13 @@ fn options_that_do_not_go_together_say_so() {
     unfreeze(&bench, "fc", "b", &[])
         .exited(2)
         .said(&["neither a stage, such as layer4, nor all, nor a pattern of names, nor head"]);
-    for option in
-        [["--layer-decay", "0.5"], ["--batch-norm", "train"], ["--drop-path", "0.1"], ["--freeze-epochs", "2"]]
-    {
+    for option in [
+        ["--layer-decay", "0.5"],
+        ["--batch-norm", "train"],
+        ["--drop-path", "0.1"],
+        ["--freeze-epochs", "2"],
+        ["--checkpoint-minutes", "1"],
+    ] {
         let ran = bench.run(&[&["train", "photos", "--model", "pretrained"], &option[..]].concat());
         ran.failed().said(&[&format!("error: {} belongs to --train-from", option[0])]);
     }

@@ -13,7 +13,7 @@ use candle_core::cuda_backend::cudarc::cudnn::{
 };
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, DeviceId};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Storage, Tensor};
 use half::bf16;
 
 /// A convolution with everything that is folded into it.
@@ -129,14 +129,19 @@ impl Call<'_> {
         }
         let device = x.device.clone();
         let key = ConvKey { x: [images, height, width, channels], out, window: *window, relu: self.relu };
-        let (weight, _) = weight.storage_and_layout();
-        let (bias, _) = bias.storage_and_layout();
-        let (weight, bias) = (cuda_values(&weight)?.slice(..), cuda_values(&bias)?.slice(..));
+        if weight.device().location() != Device::Cuda(device.clone()).location() {
+            candle_core::bail!("weights and maps are not on one device");
+        }
+        let ((weight, of_weight), (bias, of_bias)) = (weight.storage_and_layout(), bias.storage_and_layout());
+        let weight = cuda_values(&weight)?.slice(of_weight.start_offset()..);
+        let bias = cuda_values(&bias)?.slice(of_bias.start_offset()..);
         let x = x.as_cuda_slice::<bf16>()?.slice(layout.start_offset()..);
+        // Where there is no residual, what stands for it is taken times 0 and not read.
+        // SAFETY: nobody reads it.
+        let none = unsafe { device.alloc::<bf16>(if residual.is_some() { 1 } else { out.iter().product() })? };
         let z = match residual {
             Some((residual, layout)) => residual.as_cuda_slice::<bf16>()?.slice(layout.start_offset()..),
-            // Times 0: it is not read.
-            None => x.slice(..),
+            None => none.slice(..),
         };
         let scales = (bf16::ONE, if residual.is_some() { bf16::ONE } else { bf16::ZERO });
         // SAFETY: cuDNN writes all of it.

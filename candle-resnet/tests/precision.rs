@@ -4,6 +4,7 @@ mod device;
 
 use candle_core::{Device, Tensor};
 use candle_resnet::architecture::Architecture;
+use candle_resnet::certificate::formula;
 use candle_resnet::features::Boundary;
 use candle_resnet::initialise::fresh_weights;
 use candle_resnet::plan::{PlanOptions, Precision};
@@ -45,7 +46,8 @@ fn bf16_is_near_f32() {
         let options = PlanOptions { precision: Precision::Bf16, ..PlanOptions::default() };
         let exact = Trunk::compile(architecture, &weights, &Device::Cpu).unwrap();
         let rounded = Trunk::compile_with(architecture, &weights, device(), &options).unwrap();
-        let images = Tensor::randn(0f32, 1.0, (3, 3, 66, 66), &Device::Cpu).unwrap();
+        let shape = [3, 3, 66, 66];
+        let images = Tensor::from_vec(formula::image_batch("precision.images", &shape), &shape, &Device::Cpu).unwrap();
         let elsewhere = images.to_device(device()).unwrap();
         let layer2 = Boundary::named(architecture, "layer2").unwrap();
         let features = [exact.features(&images), rounded.features(&elsewhere)].map(Result::unwrap);

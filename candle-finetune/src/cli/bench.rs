@@ -116,7 +116,8 @@ fn training(
 ) -> anyhow::Result<(TailTrainer, Tensor)> {
     let first = train_from.part(&model.architecture)?;
     let head = Head::new(model.classes, model.architecture.feature_width(), 0, images.device())?;
-    let tail = Tail::new(&model.architecture, &model.weights, &head, first, images.device())?;
+    let trains = |name: &str| train_from.trains(name);
+    let tail = Tail::with_trained(&model.architecture, &model.weights, &head, (first, &trains), images.device())?;
     let norms = Part::all(&model.architecture).filter(|&part| part >= first).collect();
     let (mode, loss) = (TrainingMode::new(norms), CrossEntropy::new(model.classes));
     let trainer = TailTrainer::new(tail, mode, loss, &OptimizerSettings::SGD, &Groups::one(1e-4))?;

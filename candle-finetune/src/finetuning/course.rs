@@ -2,6 +2,8 @@
 //!
 //! Pure functions of settings, seed and epoch.
 
+use std::collections::HashMap;
+
 use crate::augment::ViewCount;
 use crate::random::shuffled;
 use crate::reading::{Sight, View};
@@ -75,9 +77,12 @@ impl Course {
             Sampler::Shuffled => shuffled(indices.len() as u32, self.seed, epoch as u64),
             Sampler::Balanced => balanced(&self.labels, self.seed, epoch as u64),
         };
+        let mut seen: HashMap<usize, u64> = HashMap::new();
         order.into_iter().take(self.images_seen()).map(move |row| {
             let image = indices[row as usize];
-            Sight { image, view: self.view(epoch, image) }
+            let before = seen.entry(image).or_insert(0);
+            *before += 1;
+            Sight { image, view: self.view(epoch, image, *before - 1) }
         })
     }
 
@@ -98,18 +103,23 @@ impl Course {
         sights.chunks(self.settings.batch_size).map(<[Sight]>::to_vec).collect()
     }
 
-    /// How an image is seen in an epoch, counted from 1. Of views that are kept every image goes through all in turn.
-    fn view(&self, epoch: usize, image: usize) -> View {
+    /// How an image is seen in an epoch, counted from 1, that has seen it so often `before`. Of views that are kept every image goes
+    /// through all in turn.
+    fn view(&self, epoch: usize, image: usize, before: u64) -> View {
         match self.views {
             None => View::Plain,
-            Some(ViewCount::Fresh) => View::Augmented(epoch as u64),
-            Some(ViewCount::Kept(views)) => View::Augmented(((epoch - 1 + image) % views.max(1)) as u64),
+            Some(ViewCount::Fresh) => View::Augmented(epoch as u64 + (before << 32)),
+            Some(ViewCount::Kept(views)) => {
+                View::Augmented((epoch as u64 - 1 + image as u64 + before) % views.max(1) as u64)
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::train::tail::TrainFrom;
 
@@ -142,8 +152,16 @@ mod tests {
         course.labels = vec![0, 0, 0, 0, 0, 0, 0, 1];
         course.settings.sampler = Sampler::Balanced;
         let indices: Vec<usize> = (10..18).collect();
-        let rare = course.sights(1, &indices).filter(|sight| sight.image == 17).count();
-        assert_eq!((rare, course.sights(1, &indices).count()), (4, 8));
+        let rare = |course: &Course| -> Vec<View> {
+            let sights = course.sights(1, &indices).filter(|sight| sight.image == 17);
+            sights.map(|sight| sight.view).collect()
+        };
+        assert_eq!((rare(&course).len(), course.sights(1, &indices).count()), (4, 8));
+        for views in [ViewCount::Fresh, ViewCount::Kept(4)] {
+            course.views = Some(views);
+            let different: HashSet<View> = rare(&course).into_iter().collect();
+            assert_eq!(different.len(), 4, "no view of it comes twice");
+        }
     }
 
     #[test]
@@ -161,7 +179,7 @@ mod tests {
 
     #[test]
     fn kept_views_come_round_and_fresh_ones_never() {
-        let view = |views, epoch, image| course(9, 4, BatchNorm::Frozen, views).view(epoch, image);
+        let view = |views, epoch, image| course(9, 4, BatchNorm::Frozen, views).view(epoch, image, 0);
         let kept = Some(ViewCount::Kept(3));
         let seen: Vec<View> = (1..=4).map(|epoch| view(kept, epoch, 7)).collect();
         assert_eq!(seen, [1, 2, 0, 1].map(View::Augmented));

@@ -1,4 +1,6 @@
 //! What decides what a run computes, as a digest: a checkpoint is of a run with the same one.
+//!
+//! Where it computes is no part of it: a run may go on on another device or processor, to other last bits.
 
 use std::path::{Path, PathBuf};
 

@@ -74,7 +74,8 @@ impl<'a> Journal<'a> {
         }
         let State { skipped, fitted, mut progress, .. } = state;
         if let Some(best) = &mut progress.best {
-            best.tensors = below("best/", &tensors);
+            let to_device = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_device(device)?));
+            best.tensors = below("best/", &tensors).into_iter().map(to_device).collect::<Result<_>>()?;
         }
         let start = Start::from_tensors(&below("start/", &tensors), fitted, device)?;
         let state = below("trainer/", &tensors);

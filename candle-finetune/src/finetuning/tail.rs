@@ -122,7 +122,8 @@ impl Unfreezing<'_> {
         let mut findings = Findings::default();
         let journal = self.checkpoints.map(|checkpoints| self.journal(checkpoints)).transpose()?;
         let left = journal.as_ref().map(|journal| journal.left(self.frozen.device)).transpose()?.flatten();
-        let head_first = self.tail.head_first && left.is_none();
+        let resumed = left.is_some();
+        let head_first = self.tail.head_first && !resumed;
         let needs_trunk = head_first || first.entry(architecture).is_some();
         let trunk = needs_trunk.then(|| self.frozen.trunk(None)).transpose()?;
         let (start, left) = match left {
@@ -131,9 +132,9 @@ impl Unfreezing<'_> {
         };
         let ended = match &start.fitted {
             Some(fitted) if fitted.interrupted => Ended::with_head(&start.head, fitted.val)?,
-            // Stopped before there was an epoch: what there is, is the head.
+            // Stopped before there was an epoch: what there is, is the head. What a run had that goes on is in its checkpoints.
             fitted => match (self.train(first, &start, (journal, left), trunk, (&mut findings, observer)), fitted) {
-                (Err(Error::Interrupted), Some(fitted)) => Ended::with_head(&start.head, fitted.val)?,
+                (Err(Error::Interrupted), Some(fitted)) if !resumed => Ended::with_head(&start.head, fitted.val)?,
                 (ended, _) => ended?,
             },
         };

@@ -176,7 +176,7 @@ fn program() -> OsString {
 }
 
 /// Commands that compute somewhere.
-const ON_A_DEVICE: [&str; 6] = ["bench", "embed", "eval", "predict", "train", "verify"];
+const ON_A_DEVICE: [&str; 7] = ["bench", "embed", "eval", "find-lr", "predict", "train", "verify"];
 
 /// Sends a command to the device of the tests, unless it says where it computes.
 fn device_arguments<S: AsRef<OsStr>>(arguments: &[S]) -> Vec<String> {

@@ -2,7 +2,7 @@
 //!
 //! They take slices and dimensions and know nothing of tensors, weights files and networks; [`plan`](crate::plan) puts them in
 //! order for the frozen form, [`backprop`](crate::backprop) for training. One source over the trait [`Lanes`](lanes::Lanes), compiled for AVX-512, AVX2 with FMA, NEON and for anything else.
-//! All unsafe code of this crate is here; [`layers`] is the safe face.
+//! Unsafe code of this crate is here, in `preprocess::vector` and in `cudnn`; [`layers`] is the safe face.
 
 // Rows, blocks and points are indices of arrays of constant size, as in the formulas; the loops unroll.
 #![allow(clippy::needless_range_loop)]

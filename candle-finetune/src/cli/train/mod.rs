@@ -30,6 +30,9 @@ pub use asked::{Asked, RunArguments};
 pub use display::Display;
 pub use plan::print_for_range_test;
 
+/// The time after which the state of a training is saved.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(600);
+
 #[derive(Args)]
 #[command(group = ArgGroup::new("recorded").args(["config", "resume"]).multiple(true))]
 #[command(group = ArgGroup::new("augmented").args(["augment", "config", "resume"]).multiple(true))]
@@ -42,8 +45,9 @@ pub struct Arguments {
     resume: Option<PathBuf>,
 
     /// Minutes after which the state of a training is saved, beside the end of each epoch (with --train-from)
-    #[arg(long, value_name = "N", default_value = "10", value_parser = minutes)]
-    checkpoint_minutes: Duration,
+    /// [default: 10]
+    #[arg(long, value_name = "N", value_parser = minutes)]
+    checkpoint_minutes: Option<Duration>,
 
     /// Folder to write the bundle to; named after data and model if left out
     #[arg(long, value_name = "FOLDER")]
@@ -68,6 +72,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     plan::print(&model, &dataset, &settings)?;
     let store = arguments.run.map_store();
     let run = RunFile::new(&record.clone().begun_here(), &model.preprocessing, &settings, &Derived::default());
+    if arguments.checkpoint_minutes.is_some() && settings.tail.is_none() {
+        bail!("--checkpoint-minutes belongs to --train-from with a part before the head");
+    }
     let unfinished = settings.tail.is_some().then(|| arguments.unfinished(&target, &run)).transpose()?;
     let checkpoints = unfinished.as_ref().map(Unfinished::checkpoints);
     let machine = Machine { device: &device, options: &options, maps: store.as_ref(), checkpoints };
@@ -75,9 +82,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let tuned = match tuned {
         Ok(tuned) => tuned,
         Err(error) => {
-            let in_vain = arguments.resume.is_none() && matches!(error, Error::Train(_));
+            // What goes wrong in the first epoch would do so again.
+            let in_vain = |unfinished: &Unfinished| {
+                arguments.resume.is_none() && unfinished.checkpoints().epochs() == 0 && matches!(error, Error::Train(_))
+            };
             if let Some(unfinished) = unfinished {
-                unfinished.close(!in_vain);
+                let goes_on = !in_vain(&unfinished);
+                unfinished.close(goes_on);
             }
             return Err(error.into());
         }
@@ -99,9 +110,10 @@ impl Arguments {
 
     /// The folder for the state of the run that `run` describes and that will write the bundle `target`.
     fn unfinished(&self, target: &Path, run: &RunFile) -> anyhow::Result<Unfinished> {
+        let every = self.checkpoint_minutes.unwrap_or(CHECKPOINT_EVERY);
         match &self.resume {
-            Some(folder) => Unfinished::resume(folder, self.checkpoint_minutes),
-            None => Unfinished::begin(target, run, self.checkpoint_minutes, self.overwrite),
+            Some(folder) => Unfinished::resume(folder, every),
+            None => Unfinished::begin(target, run, every, self.overwrite),
         }
     }
 

@@ -11,11 +11,16 @@ use candle_finetune::checkpoints::{Checkpoints, UNFINISHED};
 use candle_finetune::run_file::RunFile;
 use tempfile::Builder;
 
+use crate::cli::text::quoted;
+
 /// Ends its name.
 const SUFFIX: &str = ".unfinished";
 
 /// What the run was asked to do, in it.
 const RUN_FILE: &str = "run.toml";
+
+/// A file that whoever trains the run holds a lock on.
+const LOCK: &str = "lock";
 
 /// A run's folder, which no other process trains in.
 pub struct Unfinished {
@@ -29,18 +34,16 @@ impl Unfinished {
     pub fn begin(target: &Path, run: &RunFile, every: Duration, discarded: bool) -> anyhow::Result<Unfinished> {
         let folder = folder_of(target);
         if is_taken(target) && !discarded {
-            let path = folder.display();
+            let path = quoted(&folder.to_string_lossy());
             bail!(
                 "{path}: holds a run that was stopped\nhint: go on with it by --resume {path}, or begin anew with --overwrite"
             );
         }
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let unfinished = |_lock| Unfinished { checkpoints: Checkpoints::new(&folder, every), _lock };
-        if folder.join(RUN_FILE).exists() {
-            unfinished(lock(&folder)?).checkpoints.remove_all();
-        }
+        let unfinished = Unfinished { _lock: lock(&folder)?, checkpoints: Checkpoints::new(&folder, every) };
+        unfinished.checkpoints.remove_all();
         write(run, &folder).with_context(|| folder.display().to_string())?;
-        Ok(unfinished(lock(&folder)?))
+        Ok(unfinished)
     }
 
     /// The folder of a run that goes on.
@@ -57,10 +60,10 @@ impl Unfinished {
     pub fn close(self, goes_on: bool) {
         let folder = self.checkpoints.folder();
         if goes_on && !self.checkpoints.is_empty() {
-            return say!("go on with: finetune train --resume {}", folder.display());
+            return say!("go on with: finetune train --resume {}", quoted(&folder.to_string_lossy()));
         }
         self.checkpoints.remove_all();
-        let _ = fs::remove_file(folder.join(RUN_FILE));
+        let _ = [RUN_FILE, LOCK].map(|name| fs::remove_file(folder.join(name)));
         let _ = fs::remove_dir(folder); // Where something else is in it, it stays.
     }
 }
@@ -82,9 +85,11 @@ pub fn run_file(folder: &Path) -> anyhow::Result<PathBuf> {
     target_of(folder).map(|_| path)
 }
 
-/// Whether a run that will write the bundle `target` was stopped and can go on.
+/// Whether a run that will write the bundle `target` was stopped and can go on, or is at work.
 pub fn is_taken(target: &Path) -> bool {
-    !Checkpoints::new(folder_of(target), Duration::MAX).is_empty()
+    let folder = folder_of(target);
+    let at_work = || folder.join(LOCK).exists() && lock(&folder).is_err();
+    !Checkpoints::new(&folder, Duration::MAX).is_empty() || at_work()
 }
 
 /// The bundle that the run in `folder` will write.
@@ -101,9 +106,10 @@ fn folder_of(target: &Path) -> PathBuf {
     target.with_file_name(name)
 }
 
+/// Keeps other processes out, until the file is closed.
 fn lock(folder: &Path) -> anyhow::Result<File> {
-    let path = folder.join(RUN_FILE);
-    let file = File::open(&path).with_context(|| format!("{}: holds no stopped run", folder.display()))?;
+    let path = folder.join(LOCK);
+    let file = File::create(&path).with_context(|| path.display().to_string())?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => bail!("{}: another process is training this run", folder.display()),
         // Where files cannot be locked, two processes are kept apart by nobody.

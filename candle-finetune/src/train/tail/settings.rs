@@ -299,6 +299,13 @@ impl TailSettings {
         Ok(parts.iter().enumerate().map(|(index, &part)| (part, self.layer_decay.powi(behind(index)))).collect())
     }
 
+    /// Those of [`scales`](TailSettings::scales) in which a parameter trains.
+    fn training_parts(&self, architecture: &Architecture) -> Result<Vec<(Part, f64)>> {
+        let tensors = Part::tensors(architecture, 1);
+        let trains = |part| tensors.iter().any(|(of, spec)| *of == part && self.train_from.trains(&spec.name));
+        Ok(self.scales(architecture)?.into_iter().filter(|(part, _)| trains(*part)).collect())
+    }
+
     /// The groups of an optimiser over the parameters that train.
     ///
     /// # Errors
@@ -309,13 +316,10 @@ impl TailSettings {
             pattern: if part == Part::Stem { "*".into() } else { format!("{part}.*") },
             scale,
         };
-        let tensors = Part::tensors(architecture, 1);
-        let trains = |part| tensors.iter().any(|(of, spec)| *of == part && self.train_from.trains(&spec.name));
-        let scales = self.scales(architecture)?.into_iter().filter(|(part, _)| trains(*part));
         Ok(Groups {
             weight_decay: self.weight_decay.unwrap_or(0.0),
             decay_vectors: self.decay_vectors,
-            rates: scales.map(rate).collect(),
+            rates: self.training_parts(architecture)?.into_iter().map(rate).collect(),
         })
     }
 
@@ -324,10 +328,10 @@ impl TailSettings {
     /// # Errors
     /// As [`TrainFrom::part`].
     pub fn norms(&self, architecture: &Architecture) -> Result<NormPolicy> {
-        let first = self.train_from.part(architecture)?;
+        let parts = self.training_parts(architecture)?.into_iter();
         Ok(match self.batch_norm {
             BatchNorm::Frozen => NormPolicy::frozen(),
-            BatchNorm::Train => Part::all(architecture).filter(|&part| part >= first).collect(),
+            BatchNorm::Train => parts.map(|(part, _)| part).collect(),
         })
     }
 
@@ -447,6 +451,13 @@ mod tests {
         assert_eq!(
             [Part::Stage(3), Part::Stage(4)].map(|part| norms.of(part)),
             [Statistics::Running, Statistics::Batch]
+        );
+        let some = TailSettings { train_from: "layer2.*".parse().unwrap(), ..settings.clone() };
+        let norms = some.norms(resnet18()).unwrap();
+        assert_eq!(
+            [Part::Stage(2), Part::Stage(4)].map(|part| norms.of(part)),
+            [Statistics::Batch, Statistics::Running],
+            "nothing of layer4 trains"
         );
         let frozen = TailSettings { batch_norm: BatchNorm::Frozen, ..settings };
         assert_eq!(frozen.norms(resnet18()).unwrap(), NormPolicy::frozen());
