@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::cudnn::{
@@ -161,7 +162,7 @@ impl Call<'_> {
     }
 }
 
-fn cuda_values<'a>(storage: &'a Storage) -> Result<&'a CudaSlice<bf16>> {
+fn cuda_values(storage: &Storage) -> Result<&CudaSlice<bf16>> {
     match storage {
         Storage::Cuda(storage) => storage.as_cuda_slice::<bf16>(),
         _ => candle_core::bail!("the weights are not on a CUDA device"),
@@ -243,24 +244,25 @@ struct PreparedConv {
 fn with_library<T>(device: &CudaDevice, call: impl FnOnce(&mut Library) -> Result<T>) -> Result<T> {
     LIBRARIES.with(|libraries| {
         let mut libraries = libraries.borrow_mut();
-        if !libraries.contains_key(&device.id()) {
-            let cudnn = Cudnn::new(device.cuda_stream()).map_err(candle_core::Error::wrap)?;
-            libraries.insert(device.id(), Library { cudnn, convs: HashMap::new() });
-        }
-        match libraries.get_mut(&device.id()) {
-            Some(library) => call(library),
-            None => candle_core::bail!("cuDNN is not there"),
-        }
+        call(match libraries.entry(device.id()) {
+            Entry::Occupied(library) => library.into_mut(),
+            Entry::Vacant(place) => {
+                let cudnn = Cudnn::new(device.cuda_stream()).map_err(candle_core::Error::wrap)?;
+                place.insert(Library { cudnn, convs: HashMap::new() })
+            }
+        })
     })
 }
 
 impl Library {
     fn conv(&mut self, key: ConvKey) -> Result<&PreparedConv> {
-        if !self.convs.contains_key(&key) {
-            let prepared = PreparedConv::new(&self.cudnn, &key).map_err(candle_core::Error::wrap)?;
-            self.convs.insert(key.clone(), prepared);
-        }
-        Ok(&self.convs[&key])
+        Ok(match self.convs.entry(key) {
+            Entry::Occupied(prepared) => prepared.into_mut(),
+            Entry::Vacant(place) => {
+                let prepared = PreparedConv::new(&self.cudnn, place.key()).map_err(candle_core::Error::wrap)?;
+                place.insert(prepared)
+            }
+        })
     }
 }
 
