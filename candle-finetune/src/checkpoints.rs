@@ -58,12 +58,10 @@ pub enum CheckpointError {
         reason: String,
     },
     /// It belongs to another run.
-    #[error("{}: its checkpoints are of a run with other {what}", folder.display())]
+    #[error("{}: its checkpoints are of a run with other settings, images, classes or weights", folder.display())]
     OtherRun {
         /// Where they are.
         folder: PathBuf,
-        /// What differs.
-        what: String,
     },
 }
 

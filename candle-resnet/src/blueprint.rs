@@ -209,7 +209,7 @@ fn strided_position(kind: BlockKind) -> usize {
 }
 
 /// Positions that a window of side `window` takes on a side of `size` with `padding` on both ends.
-fn window_output_size(size: usize, window: usize, stride: usize, padding: usize) -> usize {
+pub(crate) fn window_output_size(size: usize, window: usize, stride: usize, padding: usize) -> usize {
     (size + 2 * padding).saturating_sub(window) / stride + 1
 }
 

@@ -17,6 +17,8 @@ use candle_core::cuda_backend::{CudaDevice, CudaStorage, DeviceId};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Storage, Tensor};
 use half::bf16;
 
+use crate::blueprint::window_output_size;
+
 /// A convolution with everything that is folded into it.
 #[derive(Debug, Clone)]
 pub(crate) struct FusedConv {
@@ -37,12 +39,8 @@ pub(crate) struct Window {
 
 impl Window {
     /// Pixels that come out of a row of so many.
-    fn output(self, pixels: usize) -> Result<usize> {
-        let reach = self.dilation * (self.size - 1) + 1;
-        match (pixels + 2 * self.padding).checked_sub(reach) {
-            Some(room) => Ok(room / self.stride + 1),
-            None => candle_core::bail!("a map of {pixels} pixels is too small for a window of {reach}"),
-        }
+    fn output(self, pixels: usize) -> usize {
+        window_output_size(pixels, self.dilation * (self.size - 1) + 1, self.stride, self.padding)
     }
 }
 
@@ -124,7 +122,7 @@ impl Call<'_> {
     ) -> Result<(CudaStorage, Shape)> {
         let FusedConv { weight, bias, window } = self.conv;
         let (images, height, width, channels) = layout.shape().dims4()?;
-        let out = [images, window.output(height)?, window.output(width)?, weight.dim(0)?];
+        let out = [images, window.output(height), window.output(width), weight.dim(0)?];
         if residual.is_some_and(|(_, layout)| layout.dims() != out) || channels != weight.dim(3)? * window.groups {
             candle_core::bail!("a convolution to {out:?} was given maps of {:?}", layout.dims());
         }
@@ -182,7 +180,7 @@ impl CustomOp1 for MaxPool {
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (images, height, width, channels) = layout.shape().dims4()?;
-        let out = [images, self.0.output(height)?, self.0.output(width)?, channels];
+        let out = [images, self.0.output(height), self.0.output(width), channels];
         let device = x.device.clone();
         let x = x.as_cuda_slice::<bf16>()?.slice(layout.start_offset()..);
         // SAFETY: cuDNN writes all of it.

@@ -73,7 +73,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let side = arguments.size.map_or(model.preprocessing.crop, |size| size as usize);
     let batch = arguments.batch as usize;
     let workload = Workload { image: (side, side), batch, ..Workload::default() };
-    let options = arguments.plan.options(workload);
+    let options = arguments.plan.options(&device, workload);
     let images = Tensor::randn(0f32, 1.0, (batch, model.architecture.in_channels, side, side), &device)?;
     let times = if let Some(train_from) = &arguments.train_from {
         let (mut trainer, maps) = training(&model, train_from, &images, arguments)?;

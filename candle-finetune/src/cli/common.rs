@@ -282,16 +282,16 @@ pub struct ReadingArguments {
     pub plan: PlanArguments,
 }
 
-/// How the CPU computes.
+/// How the frozen network computes.
 #[derive(Args)]
-#[command(next_help_heading = "CPU")]
+#[command(next_help_heading = "Frozen network")]
 pub struct PlanArguments {
     /// Instruction set of the kernels: avx512, avx2, neon or portable; the best there is if left out
     #[arg(long, value_name = "SET", env = "FINETUNE_INSTRUCTION_SET", value_parser = instruction_set)]
     instruction_set: Option<InstructionSet>,
 
     /// What the network before what trains computes in: f32, or bf16, which is faster where the processor has instructions
-    /// for it [default: f32]
+    /// for it, and on CUDA [default: f32]
     #[arg(long, value_name = "PRECISION")]
     precision: Option<Precision>,
 
@@ -325,10 +325,10 @@ impl PlanArguments {
         Ok(PlanArguments { precision: self.precision.or(before), ..*self })
     }
 
-    /// How to compile for a workload.
-    pub fn options(&self, workload: Workload) -> PlanOptions {
+    /// How to compile for a workload on `device`.
+    pub fn options(&self, device: &Device, workload: Workload) -> PlanOptions {
         let instruction_set = self.instruction_set();
-        if self.precision() == Precision::Bf16 && !instruction_set.multiplies_bf16() {
+        if self.precision() == Precision::Bf16 && device.is_cpu() && !instruction_set.multiplies_bf16() {
             tracing::warn!(
                 "this processor, or `{}`, has no instructions for bf16: expect it to be slower than f32",
                 instruction_set.name()
@@ -337,11 +337,11 @@ impl PlanArguments {
         PlanOptions { instruction_set, precision: self.precision(), low_memory: self.low_memory, workload }
     }
 
-    /// How to compile for `images` photos in all, at most `batch` at once.
-    pub fn options_for(&self, model: &Model, images: usize, batch: usize) -> PlanOptions {
+    /// How to compile for `images` photos in all, at most `batch` at once, on `device`.
+    pub fn options_for(&self, device: &Device, model: &Model, images: usize, batch: usize) -> PlanOptions {
         let side = model.preprocessing.crop;
         let batch = batch.min(images);
-        self.options(Workload { image: (side, side), batch, images: Some(images), ..Workload::default() })
+        self.options(device, Workload { image: (side, side), batch, images: Some(images), ..Workload::default() })
     }
 }
 

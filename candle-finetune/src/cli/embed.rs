@@ -78,7 +78,7 @@ struct Source {
 impl Arguments {
     fn source(&self, model: &Model, photos: usize, device: &Device) -> anyhow::Result<Source> {
         let batch = batch_size(model.preprocessing.crop, device);
-        let trunk = model.trunk_with(device, &self.reading.plan.options_for(model, photos, batch))?;
+        let trunk = model.trunk_with(device, &self.reading.plan.options_for(device, model, photos, batch))?;
         if self.stage.is_none() && self.pool.is_none() {
             let shape = vec![trunk.feature_width()];
             return Ok(Source { extractor: Box::new(trunk), shape });

@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         say!("note: the model does not name its classes; folders are taken in alphabetical order");
     }
     let batch = batch_size(model.preprocessing.crop, &device);
-    let options = arguments.reading.plan.options_for(&model, samples.len(), batch);
+    let options = arguments.reading.plan.options_for(&device, &model, samples.len(), batch);
     let classifier = model.classifier_with(&device, &options)?;
 
     let unreadable = Unreadable::strictly(arguments.reading.strict);

@@ -35,7 +35,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let device = arguments.reading.device.open()?;
     let model = arguments.reading.preprocessing.adapt(arguments.model.load(None)?)?;
-    let options = arguments.reading.plan.options_for(&model, arguments.photos.len(), 1);
+    let options = arguments.reading.plan.options_for(&device, &model, arguments.photos.len(), 1);
     let classifier = model.classifier_with(&device, &options)?;
     let mut unreadable = 0;
     for photo in &arguments.photos {

@@ -69,8 +69,7 @@ impl<'a> Journal<'a> {
         let unreadable = |reason: String| CheckpointError::Unreadable { folder: folder(), reason };
         let state: State = toml::from_str(&state).map_err(|error| unreadable(error.to_string()))?;
         if state.run != self.run.to_string() {
-            let what = "settings, images, classes or weights".into();
-            return Err(CheckpointError::OtherRun { folder: folder(), what }.into());
+            return Err(CheckpointError::OtherRun { folder: folder() }.into());
         }
         let State { skipped, fitted, mut progress, .. } = state;
         if let Some(best) = &mut progress.best {

@@ -192,7 +192,7 @@ impl Asked {
         const THREADS: usize = 2;
         let side = model.preprocessing.crop;
         let batch = batch_size(side, device);
-        self.plan.options(Workload { image: (side, side), batch, threads: THREADS, images: None })
+        self.plan.options(device, Workload { image: (side, side), batch, threads: THREADS, images: None })
     }
 
     /// What is trained on what.

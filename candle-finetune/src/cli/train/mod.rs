@@ -61,6 +61,9 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut asked = arguments.run.asked(arguments.file()?)?;
+    if arguments.checkpoint_minutes.is_some() && asked.settings.tail.is_none() {
+        bail!("--checkpoint-minutes belongs to --train-from with a part before the head");
+    }
     let dataset = asked.dataset()?;
     let device = asked.device()?;
     let target = arguments.target(&asked)?;
@@ -72,9 +75,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     plan::print(&model, &dataset, &settings)?;
     let store = arguments.run.map_store();
     let run = RunFile::new(&record.clone().begun_here(), &model.preprocessing, &settings, &Derived::default());
-    if arguments.checkpoint_minutes.is_some() && settings.tail.is_none() {
-        bail!("--checkpoint-minutes belongs to --train-from with a part before the head");
-    }
     let unfinished = settings.tail.is_some().then(|| arguments.unfinished(&target, &run)).transpose()?;
     let checkpoints = unfinished.as_ref().map(Unfinished::checkpoints);
     let machine = Machine { device: &device, options: &options, maps: store.as_ref(), checkpoints };
