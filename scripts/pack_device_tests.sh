@@ -20,7 +20,7 @@ for line in sys.stdin:
 rm -rf "$packed"
 mkdir -p "$packed"
 scripts/with_cuda.sh --cudnn cargo test --release --workspace --locked --features cudnn --no-run --message-format json \
-    "${tests[@]/#/--test=}" | built | while read -r name path; do
+    --lib "${tests[@]/#/--test=}" | built | while read -r name path; do
     strip -o "$packed/$name" "$path"
 done
 # All programs hold the same kernels: a window that is wider than one of them stores those once.

@@ -1,7 +1,9 @@
-//! The frozen form's convolutions on NVIDIA's cuDNN: bias, residual and ReLU in one pass, in bf16.
+//! Convolutions on NVIDIA's cuDNN: the frozen form's with bias, residual and ReLU in one pass, in bf16, and those that train.
 //!
 //! Maps are tensors (N, C, H, W) whose channels lie side by side in memory, as PyTorch's `channels_last`: views of tensors
 //! (N, H, W, C). Maps that lie otherwise are copied first. Sums are f32.
+
+mod convolution;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,14 +11,16 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::cudnn::{
-    ActivationDescriptor, ConvBiasActivationForward, ConvDescriptor, Cudnn, CudnnError, FilterDescriptor,
-    PoolingDescriptor, PoolingForward, TensorDescriptor, sys,
+    ActivationDescriptor, ConvBiasActivationForward, ConvDescriptor, Cudnn, CudnnDataType, CudnnError,
+    FilterDescriptor, PoolingDescriptor, PoolingForward, TensorDescriptor, sys,
 };
-use candle_core::cuda_backend::cudarc::driver::CudaSlice;
+use candle_core::cuda_backend::cudarc::driver::result::device;
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, sys as driver};
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, DeviceId};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Storage, Tensor};
 use half::bf16;
 
+pub(crate) use self::convolution::{Number, TrainableConv};
 use crate::blueprint::window_output_size;
 
 /// A convolution with everything that is folded into it.
@@ -41,6 +45,20 @@ impl Window {
     /// Pixels that come out of a row of so many.
     fn output(self, pixels: usize) -> usize {
         window_output_size(pixels, self.dilation * (self.size - 1) + 1, self.stride, self.padding)
+    }
+
+    fn descriptor(
+        self,
+        cudnn: &Arc<Cudnn>,
+        math: sys::cudnnMathType_t,
+    ) -> std::result::Result<ConvDescriptor<f32>, CudnnError> {
+        let Window { stride, padding, dilation, groups, .. } = self;
+        let [stride, padding, dilation] = [stride, padding, dilation].map(|value| [value as i32; 2]);
+        let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
+        let mut conv = cudnn.create_conv2d(padding, stride, dilation, mode)?;
+        conv.set_math_type(math)?;
+        conv.set_group_count(groups as i32)?;
+        Ok(conv)
     }
 }
 
@@ -238,6 +256,11 @@ struct PreparedConv {
     workspace: usize,
 }
 
+/// cuDNN on `device`, for this thread.
+pub(crate) fn handle(device: &CudaDevice) -> Result<Arc<Cudnn>> {
+    with_library(device, |library| Ok(library.cudnn.clone()))
+}
+
 /// Calls cuDNN on `device` from this thread.
 fn with_library<T>(device: &CudaDevice, call: impl FnOnce(&mut Library) -> Result<T>) -> Result<T> {
     LIBRARIES.with(|libraries| {
@@ -245,11 +268,26 @@ fn with_library<T>(device: &CudaDevice, call: impl FnOnce(&mut Library) -> Resul
         call(match libraries.entry(device.id()) {
             Entry::Occupied(library) => library.into_mut(),
             Entry::Vacant(place) => {
+                keep_freed_memory(device)?;
                 let cudnn = Cudnn::new(device.cuda_stream()).map_err(candle_core::Error::wrap)?;
                 place.insert(Library { cudnn, convs: HashMap::new() })
             }
         })
     })
+}
+
+/// Lets memory that was freed wait for its next use: the driver would give it back whenever the device is waited for, and mapping it
+/// anew takes longer than a training step does.
+fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
+    let mut everything = u64::MAX;
+    let attribute = driver::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    let number = device.cuda_stream().context().cu_device();
+    // SAFETY: the pool is the device's own, and the driver copies the value, which is of the attribute's type.
+    unsafe {
+        let pool = device::get_default_mem_pool(number).map_err(candle_core::Error::wrap)?;
+        let value = (&raw mut everything).cast();
+        driver::cuMemPoolSetAttribute(pool, attribute, value).result().map_err(candle_core::Error::wrap)
+    }
 }
 
 impl Library {
@@ -266,19 +304,14 @@ impl Library {
 
 impl PreparedConv {
     fn new(cudnn: &Arc<Cudnn>, ConvKey { x, out, window, relu }: &ConvKey) -> std::result::Result<Self, CudnnError> {
-        let Window { size, stride, padding, dilation, groups } = *window;
-        let [stride, padding, dilation] = [stride, padding, dilation].map(|value| [value as i32; 2]);
-        let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
-        let mut conv = cudnn.create_conv2d::<f32>(padding, stride, dilation, mode)?;
-        conv.set_math_type(sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH)?;
-        conv.set_group_count(groups as i32)?;
+        let &Window { size, groups, .. } = window;
         let activation = match relu {
             true => sys::cudnnActivationMode_t::CUDNN_ACTIVATION_RELU,
             false => sys::cudnnActivationMode_t::CUDNN_ACTIVATION_IDENTITY,
         };
         let filter = [out[3], x[3] / groups, size, size].map(|value| value as i32);
         let mut prepared = PreparedConv {
-            conv,
+            conv: window.descriptor(cudnn, sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH)?,
             activation: cudnn.create_activation(activation, PROPAGATE, 0.0)?,
             x: map(cudnn, *x)?,
             weight: cudnn.create_4d_filter(sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC, filter)?,
@@ -299,7 +332,7 @@ impl PreparedConv {
 }
 
 /// The descriptor of a map (N, H, W, C).
-fn map(cudnn: &Arc<Cudnn>, dims: [usize; 4]) -> std::result::Result<TensorDescriptor<bf16>, CudnnError> {
+fn map<T: CudnnDataType>(cudnn: &Arc<Cudnn>, dims: [usize; 4]) -> std::result::Result<TensorDescriptor<T>, CudnnError> {
     let [images, height, width, channels] = dims.map(|value| value as i32);
     cudnn.create_4d_tensor(sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC, [images, channels, height, width])
 }

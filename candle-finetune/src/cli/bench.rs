@@ -9,6 +9,7 @@ use candle_finetune::train::loss::CrossEntropy;
 use candle_finetune::train::tail::{Tail, TailTrainer, TrainFrom};
 use candle_finetune::train::{Head, OptimizerSettings};
 use candle_nn::VarBuilder;
+use candle_resnet::backprop::BackwardOptions;
 use candle_resnet::network::Network;
 use candle_resnet::part::Part;
 use candle_resnet::plan::{StepTime, Workload};
@@ -98,10 +99,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if arguments.json {
         writeln!(out, "{}", json!({"median_ms_per_image": median, "min_ms_per_image": least}))?;
     } else {
-        let threads = rayon::current_num_threads();
+        let computed = match &device {
+            Device::Cpu => format!("{} threads", rayon::current_num_threads()),
+            Device::Cuda(_) => "on CUDA".into(),
+            Device::Metal(_) => "on Metal".into(),
+        };
         writeln!(
             out,
-            "{median:.2} ms per image (median), {least:.2} ms (least): batch {batch}, {side}×{side} pixels, {threads} threads"
+            "{median:.2} ms per image (median), {least:.2} ms (least): batch {batch}, {side}×{side} pixels, {computed}"
         )?;
     }
     Ok(Outcome::Done)
@@ -121,7 +126,8 @@ fn training(
     let norms = Part::all(&model.architecture).filter(|&part| part >= first).collect();
     let (mode, loss) = (TrainingMode::new(norms), CrossEntropy::new(model.classes));
     let trainer = TailTrainer::new(tail, mode, loss, &OptimizerSettings::SGD, &Groups::one(1e-4))?;
-    let trainer = trainer.with_instruction_set(arguments.plan.instruction_set());
+    let (instruction_set, precision) = (arguments.plan.instruction_set(), arguments.plan.precision());
+    let trainer = trainer.with_backward(&BackwardOptions { instruction_set, precision });
     let maps = match first.entry(&model.architecture) {
         None => images.clone(),
         Some(boundary) => model.trunk(images.device())?.map_at(images, boundary)?,

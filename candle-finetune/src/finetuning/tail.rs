@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
+use candle_resnet::backprop::BackwardOptions;
 use candle_resnet::drop_path::StochasticDepth;
 use candle_resnet::dropout::Dropout;
 use candle_resnet::features::Boundary;
@@ -356,7 +357,8 @@ impl Unfreezing<'_> {
         };
         let loss = self.tail.loss(&train.class_counts(self.splits.classes.len()))?;
         let trainer = TailTrainer::new(tail, mode, loss, &self.tail.optimizer, &self.tail.groups(architecture)?)?;
-        let trainer = trainer.with_instruction_set(self.frozen.options.instruction_set);
+        let PlanOptions { instruction_set, precision, .. } = *self.frozen.options;
+        let trainer = trainer.with_backward(&BackwardOptions { instruction_set, precision });
         let trainer = self.tail.clip_norm.into_iter().fold(trainer, TailTrainer::with_clip_norm);
         Ok(match self.tail.ema {
             Some(ema) => trainer.with_ema(ema)?,

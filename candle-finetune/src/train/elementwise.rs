@@ -1,8 +1,10 @@
 //! A formula applied to every number of a variable: in one pass in place where that is possible, else by tensor operations.
 //!
 //! On the CPU in f32 it is one pass over the variable, another tensor and what is remembered, shared out between threads, on
-//! which no result depends; in f32 both ways round alike. Knows no formula.
+//! which no result depends; in f32 both ways round alike. On NVIDIA GPUs in f32 it is one pass of a kernel. Knows no formula.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod number;
 
 use std::cell::RefCell;
@@ -11,6 +13,8 @@ use std::ops::Range;
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, Var, bail};
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
+pub(super) use self::cuda::Kernel;
 pub(super) use self::number::Number;
 
 /// Numbers that a thread takes at a time: enough that sharing costs nothing beside them.
@@ -20,6 +24,10 @@ const CHUNK: usize = 1 << 15;
 pub(super) trait Rule<const N: usize>: Copy + Sync {
     /// Value and memory after the step.
     fn next<X: Number>(&self, value: &X, other: &X, memory: [&X; N]) -> std::result::Result<(X, [X; N]), X::Error>;
+
+    /// The same as a kernel for NVIDIA GPUs.
+    #[cfg(feature = "cuda")]
+    fn kernel(&self) -> Kernel;
 }
 
 /// `N` numbers for each of a variable's.
@@ -36,8 +44,7 @@ impl<const N: usize> Memory<N> {
         if in_one_pass(var) {
             return Ok(Memory::Numbers(std::array::from_fn(|_| vec![0.0; var.elem_count()])));
         }
-        let zeros = var.as_detached_tensor().zeros_like()?;
-        Ok(Memory::Tensors(std::array::from_fn(|_| zeros.clone())))
+        Ok(Memory::Tensors(tensors(|_| var.as_detached_tensor().zeros_like())?))
     }
 
     /// With these `N` parts, each of the variable's shape.
@@ -45,7 +52,7 @@ impl<const N: usize> Memory<N> {
         let fitting = |part: &&Tensor| part.to_dtype(var.dtype())?.to_device(var.device());
         let parts = parts.iter().map(fitting).collect::<Result<Vec<_>>>()?;
         if !in_one_pass(var) {
-            return Ok(Memory::Tensors(std::array::from_fn(|part| parts[part].clone())));
+            return Ok(Memory::Tensors(tensors(|part| parts[part].copy())?));
         }
         let numbers = parts.iter().map(|part| part.flatten_all()?.to_vec1()).collect::<Result<Vec<_>>>()?;
         Ok(Memory::Numbers(std::array::from_fn(|part| numbers[part].clone())))
@@ -55,7 +62,7 @@ impl<const N: usize> Memory<N> {
     pub(super) fn part(&self, index: usize, var: &Var) -> Result<Tensor> {
         match self {
             Memory::Numbers(numbers) => Tensor::from_vec(numbers[index].clone(), var.shape(), var.device()),
-            Memory::Tensors(tensors) => Ok(tensors[index].clone()), // a step makes new ones
+            Memory::Tensors(tensors) => tensors[index].copy(),
         }
     }
 
@@ -65,6 +72,8 @@ impl<const N: usize> Memory<N> {
             Memory::Numbers(memory) => {
                 var.inplace_op2(&other.contiguous()?, &OnePass { memory: RefCell::new(memory), rule })
             }
+            #[cfg(feature = "cuda")]
+            Memory::Tensors(memory) if cuda::in_one_pass(var) => cuda::step(var, other, memory, &rule.kernel()),
             Memory::Tensors(memory) => {
                 let (value, next) = rule.next(&var.as_detached_tensor(), other, memory.each_ref())?;
                 *memory = next;
@@ -74,7 +83,13 @@ impl<const N: usize> Memory<N> {
     }
 }
 
-/// Whether a step on `var` is one pass over its numbers.
+/// Of each of `N` parts its own.
+fn tensors<const N: usize>(part: impl FnMut(usize) -> Result<Tensor>) -> Result<[Tensor; N]> {
+    let parts = (0..N).map(part).collect::<Result<Vec<_>>>()?;
+    parts.try_into().map_err(|_| candle_core::Error::msg("another number of parts"))
+}
+
+/// Whether a step on `var` is one pass over its numbers on the CPU.
 fn in_one_pass(var: &Var) -> bool {
     var.device().is_cpu() && var.dtype() == DType::F32
 }

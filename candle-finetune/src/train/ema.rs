@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cuda")]
+use super::elementwise::Kernel;
 use super::elementwise::{Memory, Number, Rule};
 use super::error::Result;
 use super::settings::check;
@@ -132,6 +134,11 @@ impl Rule<0> for Interpolation {
             end.plus_scaled(&way, self.weight - 1.0)?
         };
         Ok((next, []))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn kernel(&self) -> Kernel {
+        Kernel { name: "interpolate", constants: vec![self.weight as f32] }
     }
 }
 

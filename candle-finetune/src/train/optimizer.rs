@@ -11,6 +11,8 @@ use candle_core::{Tensor, Var};
 use candle_nn::VarMap;
 
 use self::slots::Slots;
+#[cfg(feature = "cuda")]
+use super::elementwise::Kernel;
 use super::elementwise::{Number, Rule};
 use super::error::Result;
 use super::gradients::Gradients;
@@ -124,6 +126,12 @@ impl Rule<1> for SgdRule {
         };
         Ok((next, [velocity]))
     }
+
+    #[cfg(feature = "cuda")]
+    fn kernel(&self) -> Kernel {
+        let constants = [self.momentum, f64::from(u8::from(self.nesterov)), self.weight_decay, -self.lr];
+        Kernel { name: "sgd", constants: constants.map(|constant| constant as f32).to_vec() }
+    }
 }
 
 /// Adam with decoupled weight decay (Loshchilov & Hutter 2019); `torch.optim.AdamW`.
@@ -191,6 +199,14 @@ impl Rule<2> for AdamWRule {
         let kept = value.scaled(1.0 - self.lr * self.weight_decay)?;
         let next = kept.plus_scaled(&mean.over(&spread)?, -self.lr / self.shares[0])?;
         Ok((next, [mean, square]))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn kernel(&self) -> Kernel {
+        let AdamWRule { betas: [mean, square], eps, shares, weight_decay, lr } = *self;
+        let scales = [1.0 / shares[1].sqrt(), eps, 1.0 - lr * weight_decay, -lr / shares[0]];
+        let constants = [mean, 1.0 - mean, square, 1.0 - square].into_iter().chain(scales);
+        Kernel { name: "adamw", constants: constants.map(|constant| constant as f32).collect() }
     }
 }
 

@@ -10,11 +10,10 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use candle_resnet::architecture::Architecture;
-use candle_resnet::backprop::Backprop;
+use candle_resnet::backprop::{Backward, BackwardOptions, backward};
 use candle_resnet::blueprint::Role;
 use candle_resnet::network::Network;
 use candle_resnet::part::Part;
-use candle_resnet::plan::InstructionSet;
 use candle_resnet::training::{NormPolicy, TrainingMode};
 use candle_resnet::weights;
 
@@ -123,10 +122,10 @@ impl Tail {
     }
 
     /// The way back on kernels of our own, where there is one.
-    fn backprop(&self, instruction_set: InstructionSet) -> Option<Backprop> {
-        let fits = |tensor: &Tensor| tensor.device().is_cpu() && tensor.dtype() == DType::F32;
-        let fits = self.tensors.values().all(fits);
-        fits.then(|| Backprop::new(&self.architecture, self.first, instruction_set)).flatten()
+    fn backward(&self, options: &BackwardOptions) -> Option<Box<dyn Backward>> {
+        let device = self.tensors.values().next()?.device();
+        let fits = self.tensors.values().all(|tensor| tensor.dtype() == DType::F32);
+        fits.then(|| backward(&self.architecture, self.first, device, options)).flatten()
     }
 
     /// Every tensor that training may change as it is now, running statistics included, detached; a later step changes it.
@@ -201,7 +200,7 @@ impl Snapshot {
 pub struct TailTrainer {
     tail: Tail,
     /// What computes gradients before the classifier; candle's graph where there is none.
-    backprop: Option<Backprop>,
+    backward: Option<Box<dyn Backward>>,
     mode: TrainingMode,
     loss: CrossEntropy,
     optimizer: Box<dyn Optimizer>,
@@ -225,7 +224,7 @@ impl TailTrainer {
     ) -> Result<TailTrainer> {
         Ok(TailTrainer {
             optimizer: optimizer.build(groups.parameters(tail.trained())?)?,
-            backprop: tail.backprop(InstructionSet::best()),
+            backward: tail.backward(&BackwardOptions::default()),
             tail,
             mode,
             loss,
@@ -235,9 +234,9 @@ impl TailTrainer {
         })
     }
 
-    /// The same with kernels for another instruction set.
-    pub fn with_instruction_set(self, instruction_set: InstructionSet) -> TailTrainer {
-        TailTrainer { backprop: self.tail.backprop(instruction_set), ..self }
+    /// The same with gradients that are computed in another way.
+    pub fn with_backward(self, options: &BackwardOptions) -> TailTrainer {
+        TailTrainer { backward: self.tail.backward(options), ..self }
     }
 
     /// The same with gradients scaled down where the norm of all of them is above `max_norm`.
@@ -253,10 +252,9 @@ impl TailTrainer {
         Ok(TailTrainer { ema: Some(Ema::new(&self.tail.own_tensors(), settings)?), ..self })
     }
 
-    /// Whether gradients come from kernels of our own rather than from candle's graph: on the CPU, in f32, for networks without
-    /// attention and group norms.
+    /// Whether gradients come from kernels rather than from candle's graph, as [`backward`] says.
     pub fn has_kernels(&self) -> bool {
-        self.backprop.is_some()
+        self.backward.is_some()
     }
 
     /// Makes what the next step draws at random depend on the seeds and `step` alone, whatever was drawn before.
@@ -311,23 +309,23 @@ impl TailTrainer {
 
     /// The loss and its gradients; none if it is not finite.
     fn gradients(&mut self, x: &Tensor, targets: Targets<'_>) -> Result<(f64, Gradients)> {
-        let TailTrainer { tail, backprop, mode, loss, .. } = self;
-        let Some(backprop) = backprop else {
+        let TailTrainer { tail, backward, mode, loss, .. } = self;
+        let Some(backward) = backward else {
             let loss = loss.of(&tail.forward_train(x, mode)?, targets)?;
             let value = loss.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar()?; // Metal has no f64
             let gradients = if f64::is_finite(value) { Some(loss.backward()?) } else { None };
             return Ok((value, gradients.map(|found| Gradients::of(&found, &tail.trained)).unwrap_or_default()));
         };
-        let features = Var::from_tensor(&backprop.features(&tail.tensors, x, mode)?)?;
+        let features = Var::from_tensor(&backward.features(&tail.tensors, x, mode)?)?;
         let loss = loss.of(&tail.network.classify_train(&features, mode)?, targets)?;
-        let value = f64::from(loss.to_scalar::<f32>()?);
+        let value = f64::from(loss.to_device(&Device::Cpu)?.to_scalar::<f32>()?);
         if !value.is_finite() {
             return Ok((value, Gradients::default()));
         }
         let found = loss.backward()?;
         let of_classifier = Gradients::of(&found, &tail.trained);
         let Some(of_features) = found.get(&features) else { return Ok((value, of_classifier)) };
-        let before = backprop.gradients(&tail.tensors, of_features, &|name| tail.trains(name))?;
+        let before = backward.gradients(&tail.tensors, of_features, &|name| tail.trains(name))?;
         Ok((value, of_classifier.with(before)))
     }
 
@@ -336,12 +334,12 @@ impl TailTrainer {
     /// # Errors
     /// If shapes or devices do not fit.
     pub fn logits(&mut self, tail: &Snapshot, x: &Tensor) -> Result<Tensor> {
-        let Some(backprop) = &mut self.backprop else {
+        let Some(backward) = &mut self.backward else {
             return Ok(tail.network.forward_from(self.tail.first, x)?.detach());
         };
         // With frozen norms and nothing left out a training step computes what evaluation does.
         let mut evaluation = TrainingMode::new(NormPolicy::frozen());
-        let features = backprop.features(&tail.tensors, x, &mut evaluation)?;
+        let features = backward.features(&tail.tensors, x, &mut evaluation)?;
         Ok(tail.network.classify_train(&features, &mut evaluation)?.detach())
     }
 

@@ -229,9 +229,14 @@ impl Convolution {
         }
     }
 
-    /// Its shape, as the network has it.
+    /// As the network has it.
+    pub(super) fn geometry(&self) -> Geometry {
+        self.original.unwrap_or(self.geometry)
+    }
+
+    /// Its weight's shape, as the network has it.
     pub(super) fn weight_shape(&self) -> [usize; 4] {
-        let Geometry { in_channels, out_channels, kernel, groups, .. } = self.original.unwrap_or(self.geometry);
+        let Geometry { in_channels, out_channels, kernel, groups, .. } = self.geometry();
         [out_channels, in_channels / groups, kernel, kernel]
     }
 }

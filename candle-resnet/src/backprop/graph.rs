@@ -12,6 +12,14 @@ pub(super) type Value = usize;
 /// The map that comes in.
 pub(super) const INPUT: Value = 0;
 
+/// How a network is given images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Images {
+    AsTheyAre,
+    /// Squares of pixels as channels, where the first convolution likes it.
+    Unfolded,
+}
+
 /// One operation on whole maps.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -44,11 +52,11 @@ pub(super) struct Graph {
 
 impl Graph {
     /// From the part `first` on; `None` if the network has operations that are not to be found here.
-    pub(super) fn of(blueprint: &Blueprint, first: Part) -> Option<Graph> {
+    pub(super) fn of(blueprint: &Blueprint, first: Part, images: Images) -> Option<Graph> {
         let (input, unfolding) = match first {
             Part::Stem => {
                 let conv = blueprint.stem.convs.first()?;
-                let factor = Convolution::unfolding(conv);
+                let factor = if images == Images::Unfolded { Convolution::unfolding(conv) } else { 1 };
                 (conv.in_channels * factor * factor, factor)
             }
             Part::Stage(stage) => (blueprint.stages.get(stage - 1)?.blocks.first()?.convs.first()?.in_channels, 1),
@@ -82,7 +90,8 @@ impl Graph {
     fn stem(&mut self, blueprint: &Blueprint) -> Option<Value> {
         let mut last = INPUT;
         for (index, unit) in blueprint.stem.convs.iter().enumerate() {
-            let convolution = if index == 0 { Convolution::of_images(unit) } else { Convolution::of_maps(unit) };
+            let unfolded = index == 0 && self.unfolding > 1;
+            let convolution = if unfolded { Convolution::of_images(unit) } else { Convolution::of_maps(unit) };
             let convolved = self.push(Operation::Convolve(convolution), last, None, unit.out_channels);
             last = self.norm(unit, Part::Stem, convolved, Tail { relu: true, ..Tail::default() })?;
         }

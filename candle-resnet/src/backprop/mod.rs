@@ -1,10 +1,15 @@
-//! The trainable form of a network on a CPU, on this crate's kernels: features, and the way back to the gradients of parameters.
+//! The trainable form of a network on kernels: features, and the way back to the gradients of parameters.
 //!
 //! Does the same as [`Network`](crate::network::Network) with candle's graph, several times as fast: maps lie as kernels read them from the
 //! first layer to the last, batch norms are one pass with ReLU and residual, and what is kept for the way back is what PyTorch keeps.
-//! Knows neither losses nor optimisers, and not the classifier. No bit of what comes out depends on the number of threads.
+//! Knows neither losses nor optimisers, and not the classifier.
+//!
+//! On a CPU kernels are this crate's own, in f32, and no bit of what comes out depends on the number of threads. On NVIDIA GPUs, with the
+//! feature `cudnn`, convolutions are cuDNN's, and maps may be bf16.
 
 mod convolution;
+#[cfg(feature = "cudnn")]
+mod cuda;
 mod global_pool;
 mod graph;
 mod memory;
@@ -15,14 +20,13 @@ mod tests;
 mod variables;
 
 use std::collections::HashMap;
-use std::fmt;
 
 use candle_core::{Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use self::convolution::Direction;
 use self::global_pool::Last;
-use self::graph::{Graph, INPUT};
+use self::graph::{Graph, INPUT, Images};
 use self::memory::Memory;
 use self::run::Tape;
 use self::variables::{Variables, with_values};
@@ -30,44 +34,86 @@ use crate::architecture::Architecture;
 use crate::blueprint::Blueprint;
 use crate::kernels::{Buffer, Extent, InstructionSet, Kernels, Team, Unfolding, blocks_of};
 use crate::part::Part;
-use crate::plan::{Packing, PlanOptions, Workload};
+use crate::plan::{Packing, PlanOptions, Precision, Workload};
 use crate::training::TrainingMode;
 
 /// A network from one part on, up to its pooled features, that can go back.
-pub struct Backprop {
+pub trait Backward {
+    /// What the first part is given, (N, C, H, W) → (N, D) in f32, untracked; what the way back needs is kept until the next call.
+    ///
+    /// `variables` are the whole network's under torchvision's names, f32 on the device. Batch norms that normalise by the batch
+    /// move their running statistics.
+    ///
+    /// # Errors
+    /// If a variable is missing, shapes do not fit, a batch norm has but one value to normalise by, or a device has no room.
+    fn features(&mut self, variables: &HashMap<String, Tensor>, x: &Tensor, mode: &mut TrainingMode) -> Result<Tensor>;
+
+    /// The gradient of the features that [`features`](Backward::features) gave last, (N, D) → the gradients of those parameters for
+    /// which `wanted` says so, by name, in f32. `variables` must not have changed in between.
+    ///
+    /// # Errors
+    /// If there is nothing to go back through, shapes do not fit, or a device has no room.
+    fn gradients(
+        &mut self,
+        variables: &HashMap<String, Tensor>,
+        features: &Tensor,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<(String, Tensor)>>;
+}
+
+/// How a way back computes.
+#[derive(Debug, Clone, Copy)]
+pub struct BackwardOptions {
+    /// On a CPU.
+    pub instruction_set: InstructionSet,
+    /// What maps are held in on a GPU; on a CPU they are f32.
+    pub precision: Precision,
+}
+
+impl Default for BackwardOptions {
+    fn default() -> BackwardOptions {
+        BackwardOptions { instruction_set: InstructionSet::best(), precision: Precision::default() }
+    }
+}
+
+/// The network of `architecture` from the part `first` on; `None` where it can only go back through candle's graph.
+///
+/// So it is on Metal, on CUDA without the feature `cudnn`, for networks with attention or group norms, on CUDA for those that blur or whose features are not
+/// means, and where nothing lies before the classifier.
+pub fn backward(
+    architecture: &Architecture,
+    first: Part,
+    device: &Device,
+    options: &BackwardOptions,
+) -> Option<Box<dyn Backward>> {
+    match device {
+        Device::Cpu => Some(Box::new(OnCpu::new(architecture, first, options.instruction_set)?)),
+        #[cfg(feature = "cudnn")]
+        Device::Cuda(device) => match options.precision {
+            Precision::F32 => Some(Box::new(cuda::OnCuda::<f32>::new(architecture, first, device)?)),
+            Precision::Bf16 => Some(Box::new(cuda::OnCuda::<half::bf16>::new(architecture, first, device)?)),
+        },
+        _ => None,
+    }
+}
+
+/// On a CPU, in f32.
+struct OnCpu {
     graph: Graph,
     instruction_set: InstructionSet,
     memory: Memory,
     tape: Option<Tape>,
 }
 
-impl fmt::Debug for Backprop {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Backprop").field("nodes", &self.graph.nodes.len()).finish_non_exhaustive()
+impl OnCpu {
+    fn new(architecture: &Architecture, first: Part, instruction_set: InstructionSet) -> Option<OnCpu> {
+        let graph = Graph::of(&Blueprint::of(architecture), first, Images::Unfolded)?;
+        Some(OnCpu { graph, instruction_set, memory: Memory::default(), tape: None })
     }
 }
 
-impl Backprop {
-    /// From the part `first` on; `None` where the network has attention or group norms, which are not to be had here, or where
-    /// nothing lies before the classifier.
-    pub fn new(architecture: &Architecture, first: Part, instruction_set: InstructionSet) -> Option<Backprop> {
-        let graph = Graph::of(&Blueprint::of(architecture), first)?;
-        Some(Backprop { graph, instruction_set, memory: Memory::default(), tape: None })
-    }
-
-    /// What the first part is given, (N, C, H, W) f32 → (N, D), untracked; what the way back needs is kept until the next call.
-    ///
-    /// `variables` are the whole network's under torchvision's names, f32 on the CPU. Batch norms that normalise by the batch
-    /// move their running statistics.
-    ///
-    /// # Errors
-    /// If a variable is missing, shapes do not fit, or a batch norm has but one value to normalise by.
-    pub fn features(
-        &mut self,
-        variables: &HashMap<String, Tensor>,
-        x: &Tensor,
-        mode: &mut TrainingMode,
-    ) -> Result<Tensor> {
+impl Backward for OnCpu {
+    fn features(&mut self, variables: &HashMap<String, Tensor>, x: &Tensor, mode: &mut TrainingMode) -> Result<Tensor> {
         self.forget();
         let (images, channels, height, width) = x.dims4()?;
         let input = self.unfold(x, (images, channels), Extent { height, width })?;
@@ -85,12 +131,7 @@ impl Backprop {
         Tensor::from_vec(features, (images, width), &Device::Cpu)
     }
 
-    /// The gradient of the features that [`features`](Backprop::features) gave last, (N, D) → the gradients of those parameters for
-    /// which `wanted` says so, by name. `variables` must not have changed in between.
-    ///
-    /// # Errors
-    /// If there is nothing to go back through, or shapes do not fit.
-    pub fn gradients(
+    fn gradients(
         &mut self,
         variables: &HashMap<String, Tensor>,
         features: &Tensor,
@@ -120,7 +161,9 @@ impl Backprop {
             .map(|(name, shape, values)| Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?)))
             .collect()
     }
+}
 
+impl OnCpu {
     /// Gives the memory of the last pass back.
     fn forget(&mut self) {
         let values = self.tape.take().map(|tape| tape.values);

@@ -10,7 +10,7 @@ use crate::part::Part;
 use crate::training::Statistics;
 
 /// How far running statistics move towards those of a batch.
-const MOMENTUM: f64 = 0.1;
+pub(super) const MOMENTUM: f64 = 0.1;
 
 #[derive(Debug)]
 pub(super) struct BatchNorm {

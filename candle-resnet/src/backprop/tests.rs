@@ -1,10 +1,14 @@
-//! Features and every gradient beside those of candle's graph in f64.
+//! Features and every gradient beside those of candle's graph in f64: on the CPU, or where `FINETUNE_TEST_DEVICE` says.
+
+#[path = "../../tests/device/mod.rs"]
+mod device;
 
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Var};
 use candle_nn::VarBuilder;
 
+use self::device::device;
 use super::*;
 use crate::drop_path::StochasticDepth;
 use crate::initialise::fresh_weights;
@@ -87,20 +91,20 @@ impl Case {
         all
     }
 
-    /// The same by the kernels of one instruction set.
-    fn computed(&self, instruction_set: InstructionSet) -> BTreeMap<String, Vec<f64>> {
-        let single = |tensor: &Tensor| Var::from_tensor(&tensor.to_dtype(DType::F32).unwrap()).unwrap().into_inner();
+    /// The same by kernels; `None` where there are none for this network.
+    fn computed(&self, options: &BackwardOptions) -> Option<BTreeMap<String, Vec<f64>>> {
+        let on_device = |tensor: &Tensor| tensor.to_dtype(DType::F32).unwrap().to_device(device()).unwrap();
+        let single = |tensor: &Tensor| Var::from_tensor(&on_device(tensor)).unwrap().into_inner();
         let variables: HashMap<String, Tensor> =
             self.variables.iter().map(|(name, tensor)| (name.clone(), single(tensor))).collect();
-        let mut backprop = Backprop::new(self.architecture, self.first, instruction_set).unwrap();
-        let x = self.x.to_dtype(DType::F32).unwrap();
-        let features = backprop.features(&variables, &x, &mut self.mode()).unwrap();
+        let mut backprop = backward(self.architecture, self.first, device(), options)?;
+        let features = backprop.features(&variables, &on_device(&self.x), &mut self.mode()).unwrap();
         let gradients = backprop.gradients(&variables, &weights_of(&features), &|_| true).unwrap();
         let mut all = BTreeMap::from([("features".to_string(), flat(&features))]);
         all.extend(gradients.iter().map(|(name, gradient)| (name.clone(), flat(gradient))));
         let running = variables.iter().filter(|(name, _)| name.contains("running_"));
         all.extend(running.map(|(name, tensor)| (name.clone(), flat(tensor))));
-        all
+        Some(all)
     }
 
     /// On other inputs.
@@ -114,15 +118,19 @@ impl Case {
     /// In f32 a rounding error now and then turns a ReLU on or off whose input is almost 0, which changes the gradients before it. A
     /// tensor therefore passes if it is right for one of some inputs: what is computed wrongly is right for none.
     fn check(mut self) {
-        let sets = InstructionSet::ALL.into_iter().filter(|set| set.is_available());
-        let mut wrong: Vec<(InstructionSet, Vec<String>)> =
-            sets.map(|set| (set, self.computed(set).into_keys().collect())).collect();
+        let tolerance = if device().is_cpu() { 3e-5 } else { 3e-4 };
+        let mut wrong: Vec<(BackwardOptions, Vec<String>)> = all_options()
+            .into_iter()
+            .map(|options| {
+                (options, self.computed(&options).expect("a network that has kernels").into_keys().collect())
+            })
+            .collect();
         for seed in 20..26 {
             let expected = self.expected();
-            for (set, names) in &mut wrong {
-                let computed = self.computed(*set);
+            for (options, names) in &mut wrong {
+                let computed = self.computed(options).unwrap_or_default();
                 assert!(computed.keys().eq(expected.keys()));
-                names.retain(|name| error(&computed[name], &expected[name]) > 3e-5);
+                names.retain(|name| error(&computed[name], &expected[name]) > tolerance);
             }
             wrong.retain(|(_, names)| !names.is_empty());
             if wrong.is_empty() {
@@ -132,6 +140,14 @@ impl Case {
         }
         panic!("{}: {wrong:?}", self.architecture.name);
     }
+}
+
+/// Every way to compute in f32 on the device.
+fn all_options() -> Vec<BackwardOptions> {
+    let sets = InstructionSet::ALL.into_iter().filter(|set| set.is_available() && device().is_cpu());
+    let on_cpu: Vec<_> =
+        sets.map(|instruction_set| BackwardOptions { instruction_set, ..BackwardOptions::default() }).collect();
+    if on_cpu.is_empty() { vec![BackwardOptions::default()] } else { on_cpu }
 }
 
 /// The largest difference, relative to the largest value.
@@ -145,7 +161,9 @@ fn error(found: &[f64], expected: &[f64]) -> f64 {
 /// What each feature counts.
 fn weights_of(features: &Tensor) -> Tensor {
     let values = values(features.elem_count(), 11);
-    Tensor::from_vec(values, features.shape(), &Device::Cpu).unwrap().to_dtype(features.dtype()).unwrap()
+    Tensor::from_vec(values, features.shape(), &Device::Cpu)
+        .and_then(|weights| weights.to_dtype(features.dtype())?.to_device(features.device()))
+        .unwrap()
 }
 
 fn flat(tensor: &Tensor) -> Vec<f64> {
@@ -166,6 +184,9 @@ fn every_kind_of_network_has_candles_gradients() {
     for (name, side) in
         [("resnet50", 64), ("resnet26d", 65), ("resnext50_32x4d", 64), ("resnetblur18", 64), ("resnet34", 64)]
     {
+        if name == "resnetblur18" && !device().is_cpu() {
+            continue; // goes through candle's graph
+        }
         for part in [Part::Stem, Part::Stage(3)] {
             let norms = [part].into_iter().collect();
             Case { norms, ..Case::new(name, Part::Stem, 2, side) }.check();
@@ -188,14 +209,38 @@ fn a_tail_has_candles_gradients() {
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
+    let options = BackwardOptions::default();
     for (name, side) in [("resnet18", 64), ("resnet20_cifar", 32)] {
         let case = Case::new(name, Part::Stem, 5, side);
         let computed = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| case.computed(InstructionSet::best()))
+            pool.install(|| case.computed(&options).unwrap())
         };
         let alone = computed(1);
         assert_eq!(computed(2), alone);
         assert_eq!(computed(3), alone);
+    }
+}
+
+/// The cosine of the angle between two gradients.
+fn cosine(a: &[f64], b: &[f64]) -> f64 {
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    product(a, b) / (product(a, a) * product(b, b)).sqrt()
+}
+
+/// In bf16 ReLUs turn on and off by rounding; gradients point the same way all the same.
+#[test]
+fn gradients_in_bf16_point_where_those_in_f64_do() {
+    let options = BackwardOptions { precision: Precision::Bf16, ..BackwardOptions::default() };
+    for (name, first, side) in
+        [("resnet18", Part::Stem, 64), ("resnet26d", Part::Stage(3), 16), ("resnext50_32x4d", Part::Stage(4), 8)]
+    {
+        let case = Case { norms: [first].into_iter().collect(), ..Case::new(name, first, 8, side) };
+        let (computed, expected) = (case.computed(&options).unwrap(), case.expected());
+        assert!(computed.keys().eq(expected.keys()));
+        for (tensor, values) in &expected {
+            let cosine = cosine(&computed[tensor], values);
+            assert!(cosine > 0.95, "{name}, {tensor}: {cosine}");
+        }
     }
 }

@@ -1,9 +1,13 @@
 //! Steps by hand; the two forms of a step against each other; state taken out and put back.
 
+#[path = "../../../../candle-resnet/tests/device/mod.rs"]
+mod device;
+
 use candle_core::{DType, Device};
 use candle_resnet::certificate::formula;
 use rayon::ThreadPoolBuilder;
 
+use self::device::device;
 use super::*;
 use crate::train::elementwise::Memory;
 
@@ -239,6 +243,33 @@ fn one_pass_gives_the_bits_of_tensor_operations() {
     assert_eq!(after_steps(shape, SGD, true), after_steps(shape, SGD, false));
     assert_eq!(after_steps(shape, sgd, true), after_steps(shape, sgd, false));
     assert_eq!(after_steps(shape, ADAMW, true), after_steps(shape, ADAMW, false));
+}
+
+/// Value and memory after four steps on the device that tests compute on.
+fn on_the_device<const N: usize>(rule: impl Rule<N>) -> Vec<Vec<f32>> {
+    let place = |name: &str| tensor(name, [31, 33]).to_device(device()).unwrap();
+    let var = Var::from_tensor(&place("value")).unwrap();
+    let mut memory = Memory::<N>::zeros(&var).unwrap();
+    for step in 0..4 {
+        memory.step(&var, &place(&format!("gradient {step}")), rule).unwrap();
+    }
+    let parts = (0..N).map(|part| memory.part(part, &var).unwrap());
+    let all = std::iter::once(var.as_detached_tensor()).chain(parts);
+    all.map(|tensor| tensor.flatten_all().unwrap().to_vec1().unwrap()).collect()
+}
+
+#[test]
+fn a_device_takes_the_steps_that_the_cpu_takes() {
+    fn compare<const N: usize>(rule: impl Rule<N>) {
+        let on_the_cpu = after_steps([31, 33], rule, false);
+        for (found, expected) in on_the_device(rule).iter().flatten().zip(on_the_cpu.iter().flatten()) {
+            let expected = f32::from_bits(*expected);
+            assert!((found - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{found} instead of {expected}");
+        }
+    }
+    compare(SGD);
+    compare(SgdRule { nesterov: false, ..SGD });
+    compare(ADAMW);
 }
 
 #[test]

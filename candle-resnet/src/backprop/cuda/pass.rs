@@ -1,0 +1,359 @@
+//! A graph, forwards and backwards.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::cuda_backend::cudarc::cudnn::Cudnn;
+use candle_core::cuda_backend::cudarc::driver::CudaSlice;
+use candle_core::{Result, Tensor, bail};
+
+use super::launch::{Incoming, Launcher, NormVariables, Pooling, Rows, Shift, Statistics as NormStatistics};
+use super::variables::{Values, Variables, tensor};
+use super::{Number, mean};
+use crate::backprop::convolution::Convolution;
+use crate::backprop::graph::{Graph, INPUT, Node, Operation, Value};
+use crate::backprop::norm::{BatchNorm, MOMENTUM};
+use crate::blueprint::{NORM_EPSILON, Pool};
+use crate::cudnn::{TrainableConv, Window};
+use crate::kernels::Extent;
+use crate::training::{Statistics, TrainingMode};
+
+/// The convolutions of a graph for maps of one size, by the value that they make.
+#[derive(Debug)]
+pub(super) struct Convolutions<T: Number> {
+    images: usize,
+    extents: Vec<Extent>,
+    prepared: HashMap<Value, TrainableConv<T>>,
+}
+
+impl<T: Number> Convolutions<T> {
+    pub(super) fn new(graph: &Graph, cudnn: &Arc<Cudnn>, images: usize, input: Extent) -> Result<Convolutions<T>> {
+        let extents = graph.extents(input)?;
+        let dims = |value: Value| [images, extents[value].height, extents[value].width, graph.channels[value]];
+        let mut prepared = HashMap::new();
+        for Node { operation, from, to, .. } in &graph.nodes {
+            if let Operation::Convolve(convolution) = operation {
+                let window = window(convolution);
+                prepared.insert(*to, TrainableConv::new(cudnn, dims(*from), dims(*to), window)?);
+            }
+        }
+        Ok(Convolutions { images, extents, prepared })
+    }
+
+    pub(super) fn fits(&self, images: usize, input: Extent) -> bool {
+        self.images == images && self.extents[INPUT] == input
+    }
+}
+
+fn window(convolution: &Convolution) -> Window {
+    let geometry = convolution.geometry();
+    Window {
+        size: geometry.kernel,
+        stride: geometry.stride,
+        padding: geometry.padding,
+        dilation: geometry.dilation,
+        groups: geometry.groups,
+    }
+}
+
+/// What a forward pass leaves for the way back.
+#[derive(Debug)]
+pub(super) struct Tape<T: Number> {
+    /// Every map.
+    values: Vec<CudaSlice<T>>,
+    /// Of convolutions, norms and max-pools, by the value that they made.
+    weights: HashMap<Value, CudaSlice<T>>,
+    norms: HashMap<Value, Normalised>,
+    winners: HashMap<Value, CudaSlice<u8>>,
+}
+
+/// What a norm leaves.
+#[derive(Debug)]
+struct Normalised {
+    statistics: NormStatistics,
+    follows_batch: bool,
+    /// What each image's branch counts; `None` where all count once.
+    factors: Option<CudaSlice<f32>>,
+}
+
+/// A parameter's name and its gradient.
+type Gradient = (String, Tensor);
+
+/// A graph on a device, with variables.
+pub(super) struct Pass<'a, T: Number> {
+    pub(super) graph: &'a Graph,
+    pub(super) launcher: &'a Launcher,
+    pub(super) convolutions: &'a Convolutions<T>,
+    pub(super) variables: Variables<'a>,
+}
+
+impl<T: Number> Pass<'_, T> {
+    pub(super) fn forward(&self, input: CudaSlice<T>, mode: &mut TrainingMode) -> Result<Tape<T>> {
+        let mut tape =
+            Tape { values: vec![input], weights: HashMap::new(), norms: HashMap::new(), winners: HashMap::new() };
+        for node in &self.graph.nodes {
+            let from = &tape.values[node.from];
+            let to = match &node.operation {
+                Operation::Convolve(convolution) => {
+                    let weights = self.weights(convolution)?;
+                    let to = self.convolution(node)?.forward(&self.launcher.device, from, &weights)?;
+                    tape.weights.insert(node.to, weights);
+                    to
+                }
+                Operation::Normalise(norm) => {
+                    let left = self.measure(node, norm, from, mode)?;
+                    let residual = node.residual.map(|residual| &tape.values[residual]);
+                    let added = (residual, left.factors.as_ref());
+                    let to = self.launcher.norm_apply(from, added, &left.statistics, self.rows(node.to), norm.relu)?;
+                    tape.norms.insert(node.to, left);
+                    to
+                }
+                &Operation::Pool(Pool::Max { stride }) => {
+                    let (to, winners) = self.launcher.max_pool(from, self.pooling(node), stride)?;
+                    tape.winners.insert(node.to, winners);
+                    to
+                }
+                &Operation::Pool(pool) => {
+                    let Some(window) = mean(pool) else { return Err(unknown(pool)) };
+                    self.launcher.mean_pool(from, self.pooling(node), window)?
+                }
+                &Operation::ShiftChannels { stride, padding, .. } => {
+                    self.launcher.shift_channels(from, self.pooling(node), Shift { stride, padding })?
+                }
+            };
+            tape.values.push(to);
+        }
+        Ok(tape)
+    }
+
+    /// (N, C).
+    pub(super) fn features(&self, tape: &Tape<T>) -> Result<CudaSlice<f32>> {
+        let output = self.graph.output();
+        self.launcher.global_mean(&tape.values[output], self.rows(output))
+    }
+
+    /// The gradient of the features → those of the parameters that `wanted` says, by name.
+    pub(super) fn backward(
+        &self,
+        tape: Tape<T>,
+        features: &Values<'_>,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Gradient>> {
+        let output = self.graph.output();
+        let gradient = self.launcher.global_mean_gradient(&features.view()?, self.rows(output))?;
+        let mut way = WayBack {
+            pass: self,
+            gradients: std::iter::repeat_with(|| None).take(tape.values.len()).collect(),
+            tape,
+            found: Vec::new(),
+        };
+        way.gradients[output] = Some(Parts { first: gradient, second: None });
+        for node in self.graph.nodes.iter().rev() {
+            let Some(gradient) = way.gradients[node.to].take() else { continue };
+            match &node.operation {
+                Operation::Convolve(convolution) => way.convolve(node, convolution, gradient, wanted)?,
+                Operation::Normalise(norm) => way.normalise(node, norm, gradient, wanted)?,
+                &Operation::Pool(pool) => way.pool(node, pool, gradient)?,
+                &Operation::ShiftChannels { stride, padding, .. } => {
+                    way.shift_channels(node, Shift { stride, padding }, gradient)?;
+                }
+            }
+            way.tape.values.truncate(node.to); // nothing before this node reads it
+        }
+        Ok(way.found)
+    }
+
+    fn rows(&self, value: Value) -> Rows {
+        let Convolutions { images, extents, .. } = self.convolutions;
+        Rows { images: *images, pixels: extents[value].pixels(), channels: self.graph.channels[value] }
+    }
+
+    fn pooling(&self, node: &Node) -> Pooling {
+        let Convolutions { images, extents, .. } = self.convolutions;
+        let (input, output) = (extents[node.from], extents[node.to]);
+        Pooling { images: *images, input, output, channels: self.graph.channels[node.from] }
+    }
+
+    fn convolution(&self, node: &Node) -> Result<&TrainableConv<T>> {
+        let found = self.convolutions.prepared.get(&node.to);
+        found.ok_or_else(|| candle_core::Error::msg("a convolution was not prepared"))
+    }
+
+    fn weights(&self, convolution: &Convolution) -> Result<CudaSlice<T>> {
+        let values = self.variables.get(&convolution.weight())?;
+        self.launcher.pack_weights(&values.view()?, packed_shape(convolution))
+    }
+
+    /// What a norm normalises by; running statistics move where they follow the batch.
+    fn measure(
+        &self,
+        node: &Node,
+        norm: &BatchNorm,
+        from: &CudaSlice<T>,
+        mode: &mut TrainingMode,
+    ) -> Result<Normalised> {
+        let of = |suffix: &str| self.variables.get(&format!("{}.{suffix}", norm.name));
+        let (weight, bias) = (of("weight")?, of("bias")?);
+        let (running_mean, running_variance) = (of("running_mean")?, of("running_var")?);
+        let variables = NormVariables {
+            weight: weight.view()?,
+            bias: bias.view()?,
+            running_mean: running_mean.view()?,
+            running_variance: running_variance.view()?,
+        };
+        let rows = self.rows(node.from);
+        let factors = norm.branch.and_then(|block| mode.depth.factors(rows.images, block, self.graph.blocks));
+        let factors = factors.map(|factors| self.launcher.device.clone_htod(&factors)).transpose()?;
+        let follows_batch = mode.norms.of(norm.part) == Statistics::Batch;
+        let statistics = if follows_batch {
+            if rows.count() < 2 {
+                bail!("a batch norm cannot normalise by one image whose map has one pixel");
+            }
+            let sums = self.launcher.norm_moments(from, rows)?;
+            let constants = (NORM_EPSILON, MOMENTUM);
+            self.launcher.norm_batch_statistics(&sums, from, rows, &variables, constants)?
+        } else {
+            self.launcher.norm_running_statistics(&variables, rows.channels, NORM_EPSILON)?
+        };
+        Ok(Normalised { statistics, follows_batch, factors })
+    }
+}
+
+fn unknown(pool: Pool) -> candle_core::Error {
+    candle_core::Error::msg(format!("{pool:?} is not to be had on CUDA"))
+}
+
+/// (out, in / groups, taps).
+fn packed_shape(convolution: &Convolution) -> [usize; 3] {
+    let [out, inputs, height, width] = convolution.weight_shape();
+    [out, inputs, height * width]
+}
+
+/// A gradient that is the sum of one map or two.
+struct Parts<T> {
+    first: CudaSlice<T>,
+    second: Option<CudaSlice<T>>,
+}
+
+/// A pass from the last map to the first.
+struct WayBack<'a, T: Number> {
+    pass: &'a Pass<'a, T>,
+    tape: Tape<T>,
+    /// Of each value, as far as they are known.
+    gradients: Vec<Option<Parts<T>>>,
+    found: Vec<Gradient>,
+}
+
+impl<T: Number> WayBack<'_, T> {
+    fn convolve(
+        &mut self,
+        node: &Node,
+        convolution: &Convolution,
+        gradient: Parts<T>,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<()> {
+        let (launcher, prepared) = (self.pass.launcher, self.pass.convolution(node)?);
+        let gradient = self.sum(gradient)?;
+        let name = convolution.weight();
+        if wanted(&name) {
+            let found = prepared.weight_gradient(&launcher.device, &self.tape.values[node.from], &gradient)?;
+            let found = launcher.unpack_weights(&found, packed_shape(convolution))?;
+            self.found.push((name, tensor(found, &convolution.weight_shape(), &launcher.device)));
+        }
+        if node.from != INPUT {
+            let Some(weights) = self.tape.weights.remove(&node.to) else {
+                bail!("`{}` left nothing", convolution.name)
+            };
+            let before = prepared.input_gradient(&launcher.device, &gradient, &weights)?;
+            self.add(node.from, before)?;
+        }
+        Ok(())
+    }
+
+    fn normalise(
+        &mut self,
+        node: &Node,
+        norm: &BatchNorm,
+        gradient: Parts<T>,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<()> {
+        let (launcher, rows) = (self.pass.launcher, self.pass.rows(node.to));
+        let Some(left) = self.tape.norms.remove(&node.to) else { bail!("`{}` left nothing", norm.name) };
+        let Normalised { statistics, follows_batch, factors } = &left;
+        let x = &self.tape.values[node.from];
+        let has_residual = node.residual.is_some();
+        let relu = norm.relu && !has_residual; // then the input alone says what the ReLU lets pass
+        let incoming = Incoming {
+            gradient: &gradient.first,
+            further: gradient.second.as_ref(),
+            output: (norm.relu && has_residual).then(|| &self.tape.values[node.to]),
+            relu,
+            factors: factors.as_ref(),
+        };
+        let keep = has_residual || gradient.second.is_some();
+        let (sums, passed) = launcher.norm_gradient_sums(&incoming, x, statistics, rows, keep)?;
+        let totals = launcher.norm_gradient_totals(&sums, statistics, rows, *follows_batch)?;
+        let behind = match &passed {
+            Some(passed) => (passed, false),
+            None => (&gradient.first, relu),
+        };
+        let before = launcher.norm_gradient(behind, x, (statistics, &totals), factors.as_ref(), rows)?;
+        for (suffix, found) in [("weight", totals.of_weight), ("bias", totals.of_bias)] {
+            let name = format!("{}.{suffix}", norm.name);
+            if wanted(&name) {
+                self.found.push((name, tensor(found, &[rows.channels], &launcher.device)));
+            }
+        }
+        self.add(node.from, before)?;
+        match (node.residual, passed) {
+            (Some(residual), Some(passed)) => self.add(residual, passed),
+            _ => Ok(()),
+        }
+    }
+
+    fn pool(&mut self, node: &Node, pool: Pool, gradient: Parts<T>) -> Result<()> {
+        if node.from == INPUT {
+            return Ok(());
+        }
+        let (launcher, pooling) = (self.pass.launcher, self.pass.pooling(node));
+        let before = if let Pool::Max { stride } = pool {
+            let Some(winners) = self.tape.winners.remove(&node.to) else { bail!("a max-pool left nothing") };
+            let parts = (&gradient.first, gradient.second.as_ref());
+            launcher.max_pool_gradient(parts, &winners, pooling, stride)?
+        } else {
+            let Some(window) = mean(pool) else { return Err(unknown(pool)) };
+            launcher.mean_pool_gradient(&self.sum(gradient)?, pooling, window)?
+        };
+        self.add(node.from, before)
+    }
+
+    fn shift_channels(&mut self, node: &Node, shift: Shift, gradient: Parts<T>) -> Result<()> {
+        if node.from == INPUT {
+            return Ok(());
+        }
+        let gradient = self.sum(gradient)?;
+        let before = self.pass.launcher.shift_channels_gradient(&gradient, self.pass.pooling(node), shift)?;
+        self.add(node.from, before)
+    }
+
+    /// One map of a gradient's parts.
+    fn sum(&self, Parts { first, second }: Parts<T>) -> Result<CudaSlice<T>> {
+        match second {
+            Some(second) => self.pass.launcher.add(&first, &second),
+            None => Ok(first),
+        }
+    }
+
+    /// Adds to what is known of a value's gradient.
+    fn add(&mut self, value: Value, gradient: CudaSlice<T>) -> Result<()> {
+        if value == INPUT {
+            return Ok(());
+        }
+        self.gradients[value] = Some(match self.gradients[value].take() {
+            None => Parts { first: gradient, second: None },
+            Some(Parts { first, second: None }) => Parts { first, second: Some(gradient) },
+            Some(parts) => Parts { first: self.sum(parts)?, second: Some(gradient) },
+        });
+        Ok(())
+    }
+}
