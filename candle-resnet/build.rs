@@ -18,11 +18,11 @@ fn find_models() {
     println!("cargo::rerun-if-changed={}", models.display());
 }
 
-/// `kernels.cu` → `$OUT_DIR/kernels.ptx`, for the GPU that `CUDA_COMPUTE_CAP` names, or else the one that is there.
+/// `NAME.cu` → `$OUT_DIR/NAME.ptx`, for the GPU that `CUDA_COMPUTE_CAP` names, or else the one that is there.
 #[cfg(feature = "cudnn")]
 fn compile_kernels() {
     let compiled = cudaforge::KernelBuilder::new()
-        .source_files(["src/backprop/cuda/kernels.cu"])
+        .source_files(["src/backprop/cuda/kernels.cu", "src/cudnn/unfold.cu"])
         .arg("-std=c++17")
         .arg("-O3")
         .build_ptx();

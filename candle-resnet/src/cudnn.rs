@@ -4,6 +4,7 @@
 //! (N, H, W, C). Maps that lie otherwise are copied first. Sums are f32.
 
 mod convolution;
+mod unfold;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Resul
 use half::bf16;
 
 pub(crate) use self::convolution::{Number, TrainableConv};
+use self::unfold::Unfolding;
 use crate::blueprint::window_output_size;
 
 /// A convolution with everything that is folded into it.
@@ -29,6 +31,8 @@ pub(crate) struct FusedConv {
     weight: Tensor, // (C', K, K, C / groups)
     bias: Tensor,   // (C')
     window: Window,
+    /// Where images come in that had better be unfolded.
+    unfolding: Option<Unfolding>,
 }
 
 /// How a convolution or a pool goes over a map.
@@ -65,14 +69,24 @@ impl Window {
 impl FusedConv {
     /// `weight` (C', C / groups, K, K) and `bias` (C') on a CUDA device.
     pub(crate) fn new(weight: &Tensor, bias: &Tensor, window: Window) -> Result<FusedConv> {
+        let device = weight.device();
+        let unfolding = Unfolding::of(weight.dim(1)? * window.groups, window);
+        let (weight, window) = match unfolding {
+            Some(unfolding) => (unfolding.weights(weight)?.to_device(device)?, unfolding.window()),
+            None => (weight.clone(), window),
+        };
         let weight = weight.to_dtype(DType::BF16)?.permute((0, 2, 3, 1))?.contiguous()?;
         let bias = bias.flatten_all()?.to_dtype(DType::BF16)?.contiguous()?;
-        Ok(FusedConv { weight, bias, window })
+        Ok(FusedConv { weight, bias, window, unfolding })
     }
 
     /// Maps (N, C, H, W) → (N, C', H', W'), with `residual` added, and cut off at 0 if `relu`.
     pub(crate) fn forward(&self, x: &Tensor, residual: Option<&Tensor>, relu: bool) -> Result<Tensor> {
-        let (x, call) = (channels_last(x)?, Call { conv: self, relu });
+        let call = Call { conv: self, relu };
+        let x = match self.unfolding {
+            Some(unfolding) => unfolding.images(x)?,
+            None => channels_last(x)?,
+        };
         let y = match residual {
             Some(residual) => x.apply_op2_no_bwd(&channels_last(residual)?, &call)?,
             None => x.apply_op1_no_bwd(&call)?,
@@ -138,7 +152,7 @@ impl Call<'_> {
         (x, layout): (&CudaStorage, &Layout),
         residual: Option<(&CudaStorage, &Layout)>,
     ) -> Result<(CudaStorage, Shape)> {
-        let FusedConv { weight, bias, window } = self.conv;
+        let FusedConv { weight, bias, window, .. } = self.conv;
         let (images, height, width, channels) = layout.shape().dims4()?;
         let out = [images, window.output(height), window.output(width), weight.dim(0)?];
         if residual.is_some_and(|(_, layout)| layout.dims() != out) || channels != weight.dim(3)? * window.groups {
