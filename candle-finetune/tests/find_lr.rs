@@ -41,10 +41,12 @@ fn a_rate_is_proposed_and_the_drawing_shows_it() {
     let ran = find_lr(&bench, &["--train-from", "all"]).succeeded();
     let proposed: f64 = ran.out.trim().parse().unwrap();
     assert!((1e-7..10.0).contains(&proposed));
-    let next = format!(
-        "try: finetune train photos --model resnet20_cifar --no-pretrained --batch-size 4 --train-from all --lr {}",
-        ran.out
-    );
+    let device = match common::device::name().as_str() {
+        "cpu" => String::new(),
+        name => format!(" --device {name}"),
+    };
+    let options = format!("--model resnet20_cifar --no-pretrained --batch-size 4 --train-from all{device}");
+    let next = format!("try: finetune train photos {options} --lr {}", ran.out);
     ran.said(&[
         "range test 40 steps, 4 images each, at learning rates from 1e-7 to 1e1",
         "head as it is drawn",
@@ -106,7 +108,7 @@ fn a_step_of_several_batches_is_one_of_as_many_images() {
     assert_eq!((whole.len(), halves.len()), (10, 10));
     for (whole, halves) in whole.iter().zip(&halves) {
         let [whole, halves] = [whole, halves].map(|point| point["loss"].as_f64().unwrap());
-        assert!((whole - halves).abs() <= 1e-5 * whole, "{whole} {halves}");
+        assert!((whole - halves).abs() <= common::device::tolerance(1e-5) * whole, "{whole} {halves}");
     }
 }
 
