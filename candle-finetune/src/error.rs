@@ -45,6 +45,14 @@ pub enum Error {
     /// A class lost all its training images because they could not be read.
     #[error("class `{0}` has no training image that could be read")]
     EmptyClass(String),
+    /// The same file in more than one part of the data set.
+    #[error("{count} images are in more than one of train, val and test: {} and {}{}", .first[0].display(), .first[1].display(), more_than_one(*.count))]
+    Leaks {
+        /// How many.
+        count: usize,
+        /// Where the first of them lies; two paths or more.
+        first: Vec<PathBuf>,
+    },
     /// A fraction for validation that leaves nothing on one side.
     #[error("`val-fraction` is {0}, expected from 0 up and below 1")]
     ValFraction(f64),
@@ -101,6 +109,10 @@ fn first_reason(skipped: &[Skipped]) -> String {
     skipped.first().map_or_else(String::new, |first| first.reason.to_string())
 }
 
+fn more_than_one(count: usize) -> &'static str {
+    if count > 1 { ", …" } else { "" }
+}
+
 impl Error {
     /// The way out, in one line.
     pub fn hint(&self) -> Option<String> {
@@ -111,6 +123,9 @@ impl Error {
             Error::Checkpoint(error) => error.hint(),
             Error::Strict(_) => Some("without --strict such images are skipped and counted".into()),
             Error::EmptyClass(_) => Some("repair its images or take the folder away".into()),
+            Error::Leaks { .. } => Some(
+                "`finetune doctor` lists them; keep each in one part, or train all the same with --allow-leaks".into(),
+            ),
             Error::UnknownClasses { known, .. } => Some(format!("it knows: {}", known.join(", "))),
             Error::UnnamedClasses { .. } => Some("evaluate on as many class folders as the model has outputs".into()),
             Error::Exists(_) => Some("choose another --out, or replace what is there with --overwrite".into()),

@@ -43,6 +43,7 @@ mod cached_maps;
 pub mod checkpoints;
 pub mod dataset;
 pub mod demo;
+pub mod doctor;
 mod error;
 pub mod evaluate;
 pub mod extract;

@@ -14,6 +14,7 @@ mod bench;
 mod cache;
 mod common;
 mod demo;
+mod doctor;
 mod embed;
 mod eval;
 mod fetch;
@@ -62,6 +63,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Train a new classifier on a folder of photos, and what is below it if asked for
     Train(Box<train::Arguments>),
+    /// Look a folder of photos over before training: bad files, copies and leaks between splits, wrong labels, outliers
+    Doctor(Box<doctor::Arguments>),
     /// Look for a learning rate: a short training whose rate rises, its losses as a drawing, and a proposal
     FindLr(Box<find_lr::Arguments>),
     /// Name what photos show
@@ -109,6 +112,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::FindLr(arguments) => find_lr::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),

@@ -105,18 +105,37 @@ impl Dataset {
 /// training part without images; a class in `val` or `test` that `train` lacks; two folders for one split; a class name
 /// that is not UTF-8.
 pub fn scan(dir: &Path) -> Result<Dataset, DatasetError> {
-    let mut findings = Vec::new();
+    let Survey { dataset, problems } = survey(dir)?;
+    problems.into_iter().next().map_or(Ok(dataset), Err)
+}
+
+/// A folder of photos with all that would keep it from being used.
+#[derive(Debug)]
+pub struct Survey {
+    /// What can be made of it: classes that some part lacks are classes all the same.
+    pub dataset: Dataset,
+    /// What [`scan`] would refuse, the first of it.
+    pub problems: Vec<DatasetError>,
+}
+
+/// As [`scan`], for whoever wants to see what is wrong: goes on where the layout can still be told.
+///
+/// # Errors
+/// Those of [`scan`] that leave no data set: no folder, no class folders, no images.
+pub fn survey(dir: &Path) -> Result<Survey, DatasetError> {
+    let (mut findings, mut problems) = (Vec::new(), Vec::new());
     let parts = layout::parts(dir, &mut findings)?;
-    let classes = class_names(dir, &parts)?;
+    let classes = class_names(dir, &parts, &mut problems);
     let mut splits = BTreeMap::new();
     for (split, folders) in parts {
-        splits.insert(split, samples(split, &folders, &classes, &mut findings)?);
+        splits.insert(split, samples(split, &folders, &classes, &mut findings, &mut problems)?);
     }
     if splits.values().all(Vec::is_empty) {
-        return Err(DatasetError::NoImages { path: dir.to_owned() });
+        let first = problems.into_iter().next();
+        return Err(first.unwrap_or_else(|| DatasetError::NoImages { path: dir.to_owned() }));
     }
     finding::compare_splits(&classes, &splits, &mut findings);
-    Ok(Dataset { root: dir.to_owned(), classes, splits, findings })
+    Ok(Survey { dataset: Dataset { root: dir.to_owned(), classes, splits, findings }, problems })
 }
 
 /// Every image below a folder that need not be a dataset, sorted by path; hidden files and other files are passed over.
@@ -131,26 +150,24 @@ pub fn images_below(dir: &Path) -> Result<Vec<PathBuf>, DatasetError> {
 
 type Parts = BTreeMap<SplitName, Vec<ClassFolder>>;
 
-/// The classes of the training part; of all parts where there is none.
-fn class_names(dir: &Path, parts: &Parts) -> Result<Vec<String>, DatasetError> {
+/// The classes of all parts. One that the training part lacks is a problem, where there is a training part.
+fn class_names(dir: &Path, parts: &Parts, problems: &mut Vec<DatasetError>) -> Vec<String> {
     let names =
         |folders: &[ClassFolder]| -> BTreeSet<String> { folders.iter().map(|folder| folder.name.clone()).collect() };
-    let Some(train) = parts.get(&SplitName::Train) else {
-        return Ok(parts.values().flat_map(|folders| names(folders)).collect::<BTreeSet<_>>().into_iter().collect());
-    };
-    let known = names(train);
+    let known = parts.get(&SplitName::Train).map(|folders| names(folders));
+    let mut all = BTreeSet::new();
     for (&split, folders) in parts {
-        let unknown: Vec<String> = names(folders).difference(&known).cloned().collect();
-        if !unknown.is_empty() {
-            return Err(DatasetError::UnknownClasses {
-                path: dir.to_owned(),
-                split,
-                unknown,
-                known: known.into_iter().collect(),
-            });
+        let found = names(folders);
+        if let Some(known) = &known {
+            let unknown: Vec<String> = found.difference(known).cloned().collect();
+            if !unknown.is_empty() {
+                let known = known.iter().cloned().collect();
+                problems.push(DatasetError::UnknownClasses { path: dir.to_owned(), split, unknown, known });
+            }
         }
+        all.extend(found);
     }
-    Ok(known.into_iter().collect())
+    all.into_iter().collect()
 }
 
 fn samples(
@@ -158,6 +175,7 @@ fn samples(
     folders: &[ClassFolder],
     classes: &[String],
     findings: &mut Vec<Finding>,
+    problems: &mut Vec<DatasetError>,
 ) -> Result<Vec<Sample>, DatasetError> {
     let mut samples = Vec::new();
     let mut seen = walk::Seen::default();
@@ -166,28 +184,20 @@ fn samples(
         let label = classes.partition_point(|class| *class < folder.name);
         let images = walk::images(&folder.path, &mut seen)?;
         samples.extend(images.into_iter().map(|path| Sample { path, label }));
-        if samples.len() == before {
-            empty_class(split, folder, &seen, findings)?;
+        if samples.len() > before {
+            continue;
+        }
+        // A class without training images cannot be learned; one without others is merely not measured.
+        if split == SplitName::Train {
+            let others = seen.count_below(&folder.path);
+            problems.push(DatasetError::EmptyClass { path: folder.path.clone(), others });
+        } else {
+            findings.push(Finding::EmptyClass { split, class: folder.name.clone() });
         }
     }
     findings.extend(seen.into_findings());
     samples.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(samples)
-}
-
-/// A class without training images cannot be learned; one without others is merely not measured.
-fn empty_class(
-    split: SplitName,
-    folder: &ClassFolder,
-    seen: &walk::Seen,
-    findings: &mut Vec<Finding>,
-) -> Result<(), DatasetError> {
-    if split == SplitName::Train {
-        let others = seen.count_below(&folder.path);
-        return Err(DatasetError::EmptyClass { path: folder.path.clone(), others });
-    }
-    findings.push(Finding::EmptyClass { split, class: folder.name.clone() });
-    Ok(())
 }
 
 #[cfg(test)]

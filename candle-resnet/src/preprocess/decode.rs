@@ -32,9 +32,7 @@ pub const MAX_FILE_BYTES: u64 = 512 << 20;
 /// The file cannot be read, is no image or of a format that is not supported, is damaged or cut off, or would
 /// take more than [`MAX_DECODED_BYTES`]. The error names the path and the reason.
 pub fn decode(path: &Path) -> Result<Photo, PhotoError> {
-    let named = |reason| PhotoError { path: path.to_owned(), reason };
-    let bytes = read(path).map_err(named)?;
-    decode_bytes(&bytes, path)
+    decode_bytes(&read(path)?, path)
 }
 
 /// Decodes the content of an image file; `path` names it in errors, and its extension is compared with the content.
@@ -50,7 +48,14 @@ pub fn decode_bytes(bytes: &[u8], path: &Path) -> Result<Photo, PhotoError> {
 }
 
 /// The whole file. A pipe or device is not opened: that could wait, or read, for ever.
-fn read(path: &Path) -> Result<Vec<u8>, Reason> {
+///
+/// # Errors
+/// The file cannot be read, or holds more than [`MAX_FILE_BYTES`].
+pub fn read(path: &Path) -> Result<Vec<u8>, PhotoError> {
+    read_regular(path).map_err(|reason| PhotoError { path: path.to_owned(), reason })
+}
+
+fn read_regular(path: &Path) -> Result<Vec<u8>, Reason> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, error))?;
     if metadata.is_dir() {
         return Err(Reason::Folder);

@@ -6,6 +6,7 @@
 
 mod channels;
 mod decode;
+mod encoding;
 mod error;
 mod geometry;
 mod jpeg;
@@ -20,7 +21,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use channels::decimal;
 pub use channels::{check_photo_channels, luma};
-pub use decode::{MAX_DECODED_BYTES, MAX_FILE_BYTES, decode, decode_bytes};
+pub use decode::{MAX_DECODED_BYTES, MAX_FILE_BYTES, decode, decode_bytes, read};
+pub use encoding::{Encoding, encoding};
 pub use error::{PhotoError, PreprocessingError, Reason};
 pub use photo::{Area, Note, Photo};
 

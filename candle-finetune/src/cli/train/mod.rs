@@ -14,6 +14,8 @@ use std::time::Duration;
 use anyhow::bail;
 use candle_finetune::Error;
 use candle_finetune::bundle::{Draft, RunRecord};
+use candle_finetune::dataset::Dataset;
+use candle_finetune::doctor::exact_copies;
 use candle_finetune::finetuning::{Derived, Findings, FineTuned, Machine, Validation, fine_tune_model};
 use candle_finetune::images::Splits;
 use candle_finetune::run_file::RunFile;
@@ -53,6 +55,10 @@ pub struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 
+    /// Train even if the same file is in more than one of train, val and test
+    #[arg(long)]
+    allow_leaks: bool,
+
     /// Replace the bundle's files where the folder exists, and begin anew where a run for it was stopped
     #[arg(long, requires = "out")]
     overwrite: bool,
@@ -65,6 +71,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         bail!("--checkpoint-minutes belongs to --train-from with a part before the head");
     }
     let dataset = asked.dataset()?;
+    arguments.check_copies(&dataset)?;
     let device = asked.device()?;
     let target = arguments.target(&asked)?;
     let draft = Draft::new(&target, arguments.overwrite || arguments.resume.is_some())?;
@@ -102,6 +109,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 impl Arguments {
+    /// Refuses equal files in several splits and tells of others; a run that goes on was asked when it began.
+    fn check_copies(&self, dataset: &Dataset) -> anyhow::Result<()> {
+        if self.resume.is_some() {
+            return Ok(());
+        }
+        let copies = exact_copies(dataset);
+        if !self.allow_leaks {
+            copies.check_for_leaks()?;
+        }
+        print_copies("in more than one of train, val and test", &copies.leaks);
+        print_copies("under more than one label", &copies.two_labels);
+        print_copies("there several times", &copies.others);
+        Ok(())
+    }
+
     /// What says what the run is of, where that is no argument.
     fn file(&self) -> anyhow::Result<Option<RunFile>> {
         let of_run = self.resume.as_deref().map(unfinished::run_file).transpose()?;
@@ -129,6 +151,19 @@ impl Arguments {
             bail!("{}: lies inside the data set {}", target.display(), data.display());
         }
         Ok(target)
+    }
+}
+
+/// How many groups of equal files there are, and the first.
+fn print_copies(what: &str, groups: &[Vec<PathBuf>]) {
+    if let Some(first) = groups.first() {
+        let shown: Vec<String> = first.iter().take(2).map(|path| path.display().to_string()).collect();
+        let more = if groups.len() > 1 { ", …" } else { "" };
+        say!(
+            "note: files that are {what}: {} ({}{more}; `finetune doctor` lists them)",
+            groups.len(),
+            shown.join(" = ")
+        );
     }
 }
 

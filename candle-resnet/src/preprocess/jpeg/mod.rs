@@ -44,6 +44,19 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(usize, usize, Vec<u8>, Orientation
     Ok((frame.width, frame.height, pixels, orientation))
 }
 
+/// Components of the first frame, by its header; none where there is no frame.
+pub(super) fn components(bytes: &[u8]) -> Option<u8> {
+    let mut reader = Reader::new(bytes);
+    loop {
+        match reader.marker().ok()? {
+            marker::BASELINE | marker::EXTENDED | marker::PROGRESSIVE => return reader.segment().ok()?.get(5).copied(),
+            marker::END_OF_IMAGE | marker::START_OF_SCAN => return None,
+            code if marker::stands_alone(code) => {}
+            _ => drop(reader.segment().ok()?),
+        }
+    }
+}
+
 /// Reads up to the end marker: all samples, and what the headers say.
 fn read(bytes: &[u8]) -> Result<(Frame, Headers<'_>), Reason> {
     let mut reader = Reader::new(bytes);

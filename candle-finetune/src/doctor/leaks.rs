@@ -1,0 +1,74 @@
+//! The short form before training: the same file twice, found at the price of a glance.
+//!
+//! Only files of equal length are read; of photos that is hardly any.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::copies::exact_groups;
+use crate::dataset::{Dataset, Sample, SplitName};
+use crate::error::{Error, Result};
+
+/// Files of a data set that are there more than once; groups of equal files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExactCopies {
+    /// In more than one of train, val and test.
+    pub leaks: Vec<Vec<PathBuf>>,
+    /// Under more than one label.
+    pub two_labels: Vec<Vec<PathBuf>>,
+    /// In one split and under one label.
+    pub others: Vec<Vec<PathBuf>>,
+}
+
+impl ExactCopies {
+    /// Refuses leaks: what is measured on images that were learned from says nothing.
+    ///
+    /// # Errors
+    /// [`Error::Leaks`].
+    pub fn check_for_leaks(&self) -> Result<()> {
+        match self.leaks.first() {
+            Some(first) => Err(Error::Leaks { count: self.leaks.len(), first: first.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Finds equal files. Those that cannot be read are equal to none, nor are empty ones.
+pub fn exact_copies(dataset: &Dataset) -> ExactCopies {
+    let all: Vec<(SplitName, &Sample)> =
+        dataset.splits.iter().flat_map(|(&split, samples)| samples.iter().map(move |sample| (split, sample))).collect();
+    let mut copies = ExactCopies::default();
+    for members in exact_groups(&digests(&all)).several() {
+        let splits: BTreeSet<SplitName> = members.iter().map(|&member| all[member].0).collect();
+        let labels: BTreeSet<usize> = members.iter().map(|&member| all[member].1.label).collect();
+        let paths: Vec<PathBuf> = members.iter().map(|&member| all[member].1.path.clone()).collect();
+        if splits.len() > 1 {
+            copies.leaks.push(paths.clone());
+        }
+        if labels.len() > 1 {
+            copies.two_labels.push(paths.clone());
+        }
+        if splits.len() == 1 && labels.len() == 1 {
+            copies.others.push(paths);
+        }
+    }
+    copies
+}
+
+/// Digests of files whose length others have too.
+fn digests(files: &[(SplitName, &Sample)]) -> Vec<Option<[u8; 32]>> {
+    let length = |(_, sample): &(SplitName, &Sample)| fs::metadata(&sample.path).map_or(0, |metadata| metadata.len());
+    let lengths: Vec<u64> = files.par_iter().map(length).collect();
+    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+    for &length in &lengths {
+        *counts.entry(length).or_default() += 1;
+    }
+    let may_be_a_copy = |length: &u64| *length > 0 && counts[length] > 1;
+    let digest = |(_, sample): &(SplitName, &Sample)| Some(Sha256::digest(fs::read(&sample.path).ok()?).into());
+    let pairs = files.par_iter().zip(&lengths);
+    pairs.map(|(file, length)| if may_be_a_copy(length) { digest(file) } else { None }).collect()
+}

@@ -1,0 +1,137 @@
+//! Pictures unlike all others: how far an image's features are from those of its nearest neighbours, whatever their class.
+//!
+//! Distances are one less the cosine of standardised features. Knows no files and no labels.
+
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::train::standardise::Standardiser;
+
+/// Neighbours that count.
+const NEIGHBOURS: usize = 5;
+
+/// Images in a block of the matrix of all cosines.
+const BLOCK: usize = 1024;
+
+/// Fewest images among which one can stand out.
+pub(super) const FEWEST: usize = 30;
+
+/// How many spreads above the median distance an image stands out.
+const SPREADS: f32 = 6.0;
+
+/// The mean distance of each image of `features` (N, D) to its five nearest neighbours, N ≥ 6; 0 is equal to them.
+///
+/// # Errors
+/// Those of `proceed`, which is asked now and then whether to go on, and of the tensor operations.
+pub(super) fn distances(features: &Tensor, proceed: &mut dyn FnMut() -> Result<()>) -> Result<Vec<f32>> {
+    let directions = directions(&features.to_device(&Device::Cpu)?)?;
+    let count = directions.dim(0)?;
+    let block = |start: usize| directions.narrow(0, start, BLOCK.min(count - start));
+    let mut distances = Vec::with_capacity(count);
+    for start in (0..count).step_by(BLOCK) {
+        proceed()?;
+        let own = block(start)?;
+        let mut nearest = vec![Nearest::default(); own.dim(0)?];
+        for other_start in (0..count).step_by(BLOCK) {
+            let others = block(other_start)?;
+            let cosines = own.matmul(&others.t()?)?.flatten_all()?.to_vec1::<f32>()?;
+            let rows = nearest.par_iter_mut().zip(cosines.par_chunks(others.dim(0)?)).enumerate();
+            rows.for_each(|(row, (nearest, cosines))| nearest.offer_all(cosines, start + row, other_start));
+        }
+        distances.extend(nearest.iter().map(|nearest| 1.0 - nearest.mean()));
+    }
+    Ok(distances)
+}
+
+/// Whether each distance stands out above the others, by their median and the median of how far they are from it.
+pub(super) fn stand_out(distances: &[f32]) -> Vec<bool> {
+    /// What makes a standard deviation of that median where distances are normal.
+    const NORMAL: f32 = 1.4826;
+    let middle = median(distances.to_vec());
+    let spread = NORMAL * median(distances.iter().map(|distance| (distance - middle).abs()).collect());
+    let limit = middle + SPREADS * spread;
+    distances.iter().map(|&distance| distances.len() >= FEWEST && distance > limit).collect()
+}
+
+fn median(mut values: Vec<f32>) -> f32 {
+    let middle = values.len() / 2;
+    if values.is_empty() { 0.0 } else { *values.select_nth_unstable_by(middle, f32::total_cmp).1 }
+}
+
+/// Standardised rows of length 1; rows of zeros stay.
+fn directions(features: &Tensor) -> Result<Tensor> {
+    let standardised = Standardiser::measure(features)?.apply(features)?;
+    let lengths = standardised.sqr()?.sum_keepdim(1)?.sqrt()?;
+    Ok(standardised.broadcast_div(&lengths.clamp(f32::MIN_POSITIVE, f32::MAX)?)?)
+}
+
+/// The largest cosines so far, descending.
+#[derive(Clone)]
+struct Nearest([f32; NEIGHBOURS]);
+
+impl Default for Nearest {
+    fn default() -> Nearest {
+        Nearest([-1.0; NEIGHBOURS])
+    }
+}
+
+impl Nearest {
+    /// Takes the cosines of image `own` and those from `first` on, but for its own.
+    fn offer_all(&mut self, cosines: &[f32], own: usize, first: usize) {
+        for (column, &cosine) in cosines.iter().enumerate() {
+            if cosine > self.0[NEIGHBOURS - 1] && first + column != own {
+                self.insert(cosine);
+            }
+        }
+    }
+
+    fn insert(&mut self, cosine: f32) {
+        let place = self.0.partition_point(|&kept| kept >= cosine);
+        self.0[place..].rotate_right(1);
+        self.0[place] = cosine;
+    }
+
+    fn mean(&self) -> f32 {
+        self.0.iter().sum::<f32>() / NEIGHBOURS as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_points_elsewhere_stands_out() {
+        // 40 directions on an arc, and one that is opposite to them.
+        let angles: Vec<f32> = (0..40).map(|index| index as f32 * 0.02).chain([3.5]).collect();
+        let rows: Vec<f32> = angles.iter().flat_map(|angle| [angle.cos(), angle.sin(), 0.0]).collect();
+        let features = Tensor::from_vec(rows, (41, 3), &Device::Cpu).unwrap();
+        let distances = distances(&features, &mut || Ok(())).unwrap();
+        let out = stand_out(&distances);
+        assert!(out[40] && distances[40] > 0.5, "{distances:?}");
+        assert!(distances[..40].iter().all(|&distance| distance < distances[40] / 2.0), "{distances:?}");
+    }
+
+    #[test]
+    fn neighbours_across_blocks_are_those_of_one_product() {
+        let count = BLOCK + 100;
+        let values: Vec<f32> = (0..count * 3).map(|index| ((index * 7919) % 1009) as f32).collect();
+        let features = Tensor::from_vec(values, (count, 3), &Device::Cpu).unwrap();
+        let found = distances(&features, &mut || Ok(())).unwrap();
+        let rows = directions(&features).unwrap();
+        let cosines = rows.matmul(&rows.t().unwrap()).unwrap().to_vec2::<f32>().unwrap();
+        for index in [0, BLOCK - 1, BLOCK, count - 1] {
+            let mut others = cosines[index].clone();
+            others.remove(index);
+            others.sort_by(|a, b| b.total_cmp(a));
+            let expected = 1.0 - others[..NEIGHBOURS].iter().sum::<f32>() / NEIGHBOURS as f32;
+            assert!((found[index] - expected).abs() < 1e-5, "{index}: {} {expected}", found[index]);
+        }
+    }
+
+    #[test]
+    fn among_few_nothing_stands_out() {
+        assert!(stand_out(&[0.0, 0.0, 0.0, 9.0]).iter().all(|out| !out));
+    }
+}
