@@ -46,7 +46,7 @@ pub enum Error {
     #[error("class `{0}` has no training image that could be read")]
     EmptyClass(String),
     /// The same file in more than one part of the data set.
-    #[error("{count} images are in more than one of train, val and test: {} and {}{}", .first[0].display(), .first[1].display(), more_than_one(*.count))]
+    #[error("images in more than one of train, val and test: {count} ({})", shown(.first, *.count))]
     Leaks {
         /// How many.
         count: usize,
@@ -109,8 +109,11 @@ fn first_reason(skipped: &[Skipped]) -> String {
     skipped.first().map_or_else(String::new, |first| first.reason.to_string())
 }
 
-fn more_than_one(count: usize) -> &'static str {
-    if count > 1 { ", …" } else { "" }
+/// The first two paths of the first of `count` groups.
+fn shown(first: &[PathBuf], count: usize) -> String {
+    let paths: Vec<String> = first.iter().take(2).map(|path| path.display().to_string()).collect();
+    let more = if count > 1 { ", …" } else { "" };
+    format!("{}{more}", paths.join(" = "))
 }
 
 impl Error {

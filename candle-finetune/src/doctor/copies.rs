@@ -148,7 +148,7 @@ fn confirmed(outlined: &Outlined<'_>, candidates: Vec<(usize, usize)>, groups: &
             return None;
         }
         let likeness = thumbnail.likeness(other);
-        (likeness >= ALIKE).then_some((a, b, likeness))
+        (likeness >= ALIKE).then_some((a, b, likeness.min(1.0)))
     };
     candidates.into_par_iter().filter_map(confirm).collect()
 }

@@ -126,6 +126,9 @@ impl Kind {
     }
 }
 
+/// How texts on equal files begin.
+pub(super) const SAME: &str = "the same file";
+
 /// A file that a finding is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct File {
@@ -168,6 +171,11 @@ impl Finding {
     pub(super) fn new(kind: Kind, text: impl Into<String>, files: Vec<File>) -> Finding {
         let (severity, advice) = (kind.severity(), kind.advice().to_owned());
         Finding { kind, severity, text: text.into(), files, score: None, proposed: None, advice }
+    }
+
+    /// Whether it is about equal files.
+    pub(super) fn is_exact(&self) -> bool {
+        self.text.starts_with(SAME)
     }
 
     /// The same with a score.

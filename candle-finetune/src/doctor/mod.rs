@@ -81,6 +81,9 @@ pub struct Report {
     pub census: Census,
     /// Every image, split by split, in the order of their paths.
     pub images: Vec<Image>,
+    /// The part of the labels that are the most probable ones by the other images, where a network looked: where it is low, doubts about
+    /// labels mean little.
+    pub agreement: Option<f64>,
     /// What its owner should know: the worst kinds first, and of each kind the surest first.
     pub findings: Vec<Finding>,
 }
@@ -108,7 +111,14 @@ pub fn examine(survey: &Survey, eye: Option<Eye<'_>>, observer: &mut ExtractObse
         findings.extend(judge(&features, &samples, &dataset.classes, &mut images, &mut proceed)?);
     }
     sort(&mut findings);
-    Ok(Report { census: Census::of(dataset, &inspections), images, findings })
+    Ok(Report { census: Census::of(dataset, &inspections), agreement: agreement(&images), images, findings })
+}
+
+/// The part of the labels that no other label beats.
+fn agreement(images: &[Image]) -> Option<f64> {
+    let verdicts: Vec<Verdict> = images.iter().filter_map(|image| image.verdict).collect();
+    let agree = verdicts.iter().filter(|verdict| verdict.own >= verdict.probability).count();
+    (!verdicts.is_empty()).then(|| agree as f64 / verdicts.len() as f64)
 }
 
 fn images(dataset: &Dataset) -> Vec<Image> {
@@ -157,7 +167,7 @@ fn copy_findings(group: &Group, images: &[Image]) -> Vec<Finding> {
     let files: Vec<File> = group.members.iter().map(|&member| images[member].file.clone()).collect();
     let splits: BTreeSet<SplitName> = files.iter().map(|file| file.split).collect();
     let classes: BTreeSet<&String> = files.iter().map(|file| &file.class).collect();
-    let what = if group.exact { "the same file" } else { "nearly the same picture" };
+    let what = if group.exact { finding::SAME } else { "nearly the same picture" };
     let finding = |kind, text| Finding::new(kind, text, files.clone()).scored(group.likeness.into());
     let mut findings = Vec::new();
     if splits.len() > 1 {
@@ -215,12 +225,12 @@ fn outlier(image: &Image) -> Finding {
     Finding::new(Kind::Outlier, text, vec![image.file.clone()]).scored(distance / 2.0)
 }
 
-/// The worst first; of a kind the surest, then by path.
+/// The worst first; of a kind the surest, equal files before alike ones, then by path.
 fn sort(findings: &mut [Finding]) {
     let score = |finding: &Finding| finding.score.unwrap_or(0.0);
     findings.sort_by(|a, b| {
         let rank = (a.severity, a.kind).cmp(&(b.severity, b.kind));
-        rank.then(score(b).total_cmp(&score(a)))
-            .then_with(|| a.files.iter().map(|f| &f.path).cmp(b.files.iter().map(|f| &f.path)))
+        let rank = rank.then(score(b).total_cmp(&score(a))).then_with(|| b.is_exact().cmp(&a.is_exact()));
+        rank.then_with(|| a.files.iter().map(|f| &f.path).cmp(b.files.iter().map(|f| &f.path)))
     });
 }

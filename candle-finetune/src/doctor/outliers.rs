@@ -1,15 +1,18 @@
 //! Pictures unlike all others: how far an image's features are from those of its nearest neighbours, whatever their class.
 //!
-//! Distances are one less the cosine of standardised features. Knows no files and no labels.
+//! Distances are one less the cosine of features as they are, which said more than standardised ones (docs/LOG.md). Knows no files and
+//! no labels.
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::train::standardise::Standardiser;
 
-/// Neighbours that count.
-const NEIGHBOURS: usize = 5;
+/// Neighbours that count, where there are twenty times as many images: more than the few that may be odd in the same way.
+const NEIGHBOURS: usize = 50;
+
+/// Neighbours that count at least.
+const FEWEST_NEIGHBOURS: usize = 5;
 
 /// Images in a block of the matrix of all cosines.
 const BLOCK: usize = 1024;
@@ -18,9 +21,10 @@ const BLOCK: usize = 1024;
 pub(super) const FEWEST: usize = 30;
 
 /// How many spreads above the median distance an image stands out.
-const SPREADS: f32 = 6.0;
+const SPREADS: f32 = 3.0;
 
-/// The mean distance of each image of `features` (N, D) to its five nearest neighbours, N ≥ 6; 0 is equal to them.
+/// The mean distance of each image of `features` (N, D) to its nearest neighbours, a twentieth of all but from 5 to 50, N ≥ 6; 0 is
+/// equal to them.
 ///
 /// # Errors
 /// Those of `proceed`, which is asked now and then whether to go on, and of the tensor operations.
@@ -32,7 +36,7 @@ pub(super) fn distances(features: &Tensor, proceed: &mut dyn FnMut() -> Result<(
     for start in (0..count).step_by(BLOCK) {
         proceed()?;
         let own = block(start)?;
-        let mut nearest = vec![Nearest::default(); own.dim(0)?];
+        let mut nearest = vec![Nearest::new(neighbours(count)); own.dim(0)?];
         for other_start in (0..count).step_by(BLOCK) {
             let others = block(other_start)?;
             let cosines = own.matmul(&others.t()?)?.flatten_all()?.to_vec1::<f32>()?;
@@ -59,28 +63,29 @@ fn median(mut values: Vec<f32>) -> f32 {
     if values.is_empty() { 0.0 } else { *values.select_nth_unstable_by(middle, f32::total_cmp).1 }
 }
 
-/// Standardised rows of length 1; rows of zeros stay.
+fn neighbours(images: usize) -> usize {
+    (images / 20).clamp(FEWEST_NEIGHBOURS, NEIGHBOURS)
+}
+
+/// Rows of length 1; rows of zeros stay.
 fn directions(features: &Tensor) -> Result<Tensor> {
-    let standardised = Standardiser::measure(features)?.apply(features)?;
-    let lengths = standardised.sqr()?.sum_keepdim(1)?.sqrt()?;
-    Ok(standardised.broadcast_div(&lengths.clamp(f32::MIN_POSITIVE, f32::MAX)?)?)
+    let lengths = features.sqr()?.sum_keepdim(1)?.sqrt()?;
+    Ok(features.broadcast_div(&lengths.clamp(f32::MIN_POSITIVE, f32::MAX)?)?)
 }
 
 /// The largest cosines so far, descending.
 #[derive(Clone)]
-struct Nearest([f32; NEIGHBOURS]);
-
-impl Default for Nearest {
-    fn default() -> Nearest {
-        Nearest([-1.0; NEIGHBOURS])
-    }
-}
+struct Nearest(Vec<f32>);
 
 impl Nearest {
+    fn new(count: usize) -> Nearest {
+        Nearest(vec![-1.0; count])
+    }
+
     /// Takes the cosines of image `own` and those from `first` on, but for its own.
     fn offer_all(&mut self, cosines: &[f32], own: usize, first: usize) {
         for (column, &cosine) in cosines.iter().enumerate() {
-            if cosine > self.0[NEIGHBOURS - 1] && first + column != own {
+            if cosine > self.0[self.0.len() - 1] && first + column != own {
                 self.insert(cosine);
             }
         }
@@ -93,7 +98,7 @@ impl Nearest {
     }
 
     fn mean(&self) -> f32 {
-        self.0.iter().sum::<f32>() / NEIGHBOURS as f32
+        self.0.iter().sum::<f32>() / self.0.len() as f32
     }
 }
 

@@ -84,10 +84,18 @@ impl Bench {
         self.class(&format!("{folder}/blue"), BLUE, count);
     }
 
-    /// `count` pictures of about one colour.
+    /// `count` pictures of about one colour; up to eight are others in each of `train`, `val` and `test`.
     pub fn class(&self, folder: &str, colour: [u8; 3], count: usize) {
+        let of = |split: &str| folder.split('/').any(|part| part == split);
+        let first = if of("val") {
+            8
+        } else if of("test") {
+            16
+        } else {
+            0
+        };
         for index in 0..count {
-            self.picture(&format!("{folder}/{index:03}.png"), colour, index);
+            self.picture(&format!("{folder}/{index:03}.png"), colour, first + index);
         }
     }
 
@@ -176,7 +184,7 @@ fn program() -> OsString {
 }
 
 /// Commands that compute somewhere.
-const ON_A_DEVICE: [&str; 7] = ["bench", "embed", "eval", "find-lr", "predict", "train", "verify"];
+const ON_A_DEVICE: [&str; 8] = ["bench", "doctor", "embed", "eval", "find-lr", "predict", "train", "verify"];
 
 /// Sends a command to the device of the tests, unless it says where it computes.
 fn device_arguments<S: AsRef<OsStr>>(arguments: &[S]) -> Vec<String> {

@@ -83,7 +83,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if arguments.json {
         print_json(&report.findings)?
     } else {
-        text::print(&report, arguments.examples)?
+        text::print(&report, &arguments.dir, arguments.examples)?
     }
     if network.is_none() {
         say!("labels and outliers were not looked at: that takes a network (--model resnet18)");

@@ -1,6 +1,7 @@
 //! A report as people read it.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use candle_finetune::dataset::SplitName;
 use candle_finetune::doctor::{Census, File, Finding, Report, Severity};
@@ -11,12 +12,19 @@ const CLASSES: usize = 20;
 /// Paths of one finding that are shown.
 const PATHS: usize = 3;
 
-/// Prints the census, then findings by kind, `examples` of each.
-pub fn print(report: &Report, examples: usize) -> io::Result<()> {
+/// Prints the census, then findings by kind, `examples` of each, with paths below `root`.
+pub fn print(report: &Report, root: &Path, examples: usize) -> io::Result<()> {
     let mut out = io::stdout().lock();
     print_census(&mut out, &report.census)?;
+    if let Some(agreement) = report.agreement {
+        let percent = 100.0 * agreement;
+        writeln!(
+            out,
+            "labels   {percent:.1} % are what a head on this network's features says that never saw the image"
+        )?;
+    }
     for findings in report.findings.chunk_by(|a, b| (a.severity, a.kind) == (b.severity, b.kind)) {
-        print_kind(&mut out, findings, examples)?;
+        print_kind(&mut out, findings, root, examples)?;
     }
     writeln!(out, "\n{}", verdict(&report.findings))
 }
@@ -81,7 +89,7 @@ fn listed(mut counts: Vec<(String, usize)>) -> String {
 }
 
 /// Findings of one kind under a heading, with what to do about them.
-fn print_kind(out: &mut impl Write, findings: &[Finding], examples: usize) -> io::Result<()> {
+fn print_kind(out: &mut impl Write, findings: &[Finding], root: &Path, examples: usize) -> io::Result<()> {
     let [first, ..] = findings else { return Ok(()) };
     let severity = match first.severity {
         Severity::Error => "error",
@@ -91,7 +99,7 @@ fn print_kind(out: &mut impl Write, findings: &[Finding], examples: usize) -> io
     let count = if findings.len() > 1 { format!(": {}", findings.len()) } else { String::new() };
     writeln!(out, "\n{severity}  {}{count}", first.kind.heading())?;
     for finding in findings.iter().take(examples) {
-        writeln!(out, "  {}", line(finding))?;
+        writeln!(out, "  {}", line(finding, root))?;
     }
     if findings.len() > examples {
         writeln!(out, "  … and {} more (--examples, or --json for all)", findings.len() - examples)?;
@@ -101,7 +109,8 @@ fn print_kind(out: &mut impl Write, findings: &[Finding], examples: usize) -> io
     advice.iter().try_for_each(|advice| writeln!(out, "  → {advice}"))
 }
 
-fn line(finding: &Finding) -> String {
+fn line(finding: &Finding, root: &Path) -> String {
+    let path = |file: &File| file.path.strip_prefix(root).unwrap_or(&file.path).display().to_string();
     let score = finding.score.map_or(String::new(), |score| format!("  ({score:.3})"));
     match finding.files.as_slice() {
         [] => finding.text.clone(),
@@ -115,8 +124,4 @@ fn line(finding: &Finding) -> String {
             format!("{}{score}: {}", finding.text, paths.join(", "))
         }
     }
-}
-
-fn path(file: &File) -> String {
-    file.path.display().to_string()
 }
