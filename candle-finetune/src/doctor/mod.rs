@@ -221,8 +221,7 @@ fn doubt(image: &Image, classes: &[String]) -> Option<Finding> {
 
 fn outlier(image: &Image) -> Finding {
     let distance = f64::from(image.distance.unwrap_or_default());
-    let text = format!("{distance:.2} from its nearest neighbours");
-    Finding::new(Kind::Outlier, text, vec![image.file.clone()]).scored(distance / 2.0)
+    Finding::new(Kind::Outlier, "far from its nearest neighbours", vec![image.file.clone()]).scored(distance / 2.0)
 }
 
 /// The worst first; of a kind the surest, equal files before alike ones, then by path.

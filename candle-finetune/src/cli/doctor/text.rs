@@ -17,16 +17,20 @@ pub fn print(report: &Report, root: &Path, examples: usize) -> io::Result<()> {
     let mut out = io::stdout().lock();
     print_census(&mut out, &report.census)?;
     if let Some(agreement) = report.agreement {
-        let percent = 100.0 * agreement;
-        writeln!(
-            out,
-            "labels   {percent:.1} % are what a head on this network's features says that never saw the image"
-        )?;
+        writeln!(out, "labels   {}", agreement_text(agreement))?;
     }
     for findings in report.findings.chunk_by(|a, b| (a.severity, a.kind) == (b.severity, b.kind)) {
         print_kind(&mut out, findings, root, examples)?;
     }
     writeln!(out, "\n{}", verdict(&report.findings))
+}
+
+/// How far doubts about labels can be trusted.
+fn agreement_text(agreement: f64) -> String {
+    const TRUSTWORTHY: f64 = 0.8;
+    let doubts =
+        if agreement < TRUSTWORTHY { ": too few to trust doubts about single ones, try another --model" } else { "" };
+    format!("{:.1} % are what the other images make of the picture{doubts}", 100.0 * agreement)
 }
 
 fn verdict(findings: &[Finding]) -> String {
