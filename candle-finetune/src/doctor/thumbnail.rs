@@ -15,14 +15,14 @@ const OUTLINE_SIDE: usize = SIDE / 2;
 /// Values of each half of an outline.
 pub(super) const HALF: usize = OUTLINE_SIDE * OUTLINE_SIDE / 2 * 3;
 
-/// A picture whose pixels differ less than this from their mean, in levels, root mean square, is flat: nothing tells it from others.
+/// A picture whose pixels differ less than this from their channel's mean, in levels, root mean square, is flat: nothing tells it from others.
 const FLAT: f32 = 2.0;
 
 /// `(16, 16, 3)` bytes of a whole photo, whatever its proportions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Thumbnail(Vec<u8>);
 
-/// The coarse picture, mean 0 and length 1, in the parts that mirroring keeps and turns around: with s and a for them, the correlation of
+/// The coarse picture, each channel's mean 0 and all of length 1, in the parts that mirroring keeps and turns around: with s and a for them, the correlation of
 /// two outlines is s·s' + a·a', and s·s' − a·a' where one of them is mirrored.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Outline {
@@ -81,11 +81,13 @@ impl Thumbnail {
     }
 }
 
-/// The values less their mean, of length 1; none where they hardly differ.
+/// The values less their channel's mean, all together of length 1; none where they hardly differ.
 fn centred(mut values: Vec<f32>) -> Option<Vec<f32>> {
     let count = values.len() as f32;
-    let mean = values.iter().sum::<f32>() / count;
-    values.iter_mut().for_each(|value| *value -= mean);
+    for channel in 0..3 {
+        let mean = values.iter().skip(channel).step_by(3).sum::<f32>() / (count / 3.0);
+        values.iter_mut().skip(channel).step_by(3).for_each(|value| *value -= mean);
+    }
     let length = dot(&values, &values).sqrt();
     if length < FLAT * count.sqrt() {
         return None;
