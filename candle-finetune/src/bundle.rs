@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
+use crate::calibration::stored;
 use crate::error::{Error, Result, io_error, safetensors_io};
 use crate::finetuning::{FineTuned, Phase, Settings, Stage};
 use crate::run_file::RunFile;
@@ -146,12 +147,20 @@ fn config(model: &Model, tuned: &FineTuned, settings: &Settings) -> Result<Model
         },
         license: model.provenance.license.clone(),
         origin_url: model.provenance.origin_url.clone(),
-        extra: Map::from_iter([
-            ("pretrained_from".to_string(), pretrained_from(model)?),
-            ("metrics".to_string(), final_metrics(tuned)),
-        ]),
+        extra: extra(model, tuned)?,
         ..ModelConfig::new(model.architecture, tuned.classes.len())
     })
+}
+
+/// What timm passes over.
+fn extra(model: &Model, tuned: &FineTuned) -> Result<Map<String, Value>> {
+    let mut extra = Map::new();
+    extra.insert("pretrained_from".into(), pretrained_from(model)?);
+    extra.insert("metrics".into(), final_metrics(tuned));
+    if let Some(calibration) = &tuned.trained.calibration {
+        extra.insert(stored::FIELD.into(), stored::to_value(calibration));
+    }
+    Ok(extra)
 }
 
 /// Where the frozen weights came from; nothing where they were drawn.

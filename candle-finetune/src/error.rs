@@ -100,6 +100,14 @@ pub enum Error {
         /// What is wrong, and where.
         reason: String,
     },
+    /// A bundle whose calibration cannot be read.
+    #[error("{path}: `calibration`: {reason}")]
+    Calibration {
+        /// Its `config.json`.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// Someone asked to stop before anything was worth keeping.
     #[error("interrupted")]
     Interrupted,

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use candle_core::Tensor;
 use candle_resnet::{Classifier, Model};
 
+use crate::calibration::LabelledLogits;
 use crate::error::{Error, Result};
 use crate::extract::{ExtractObserver, Extracted, Unreadable, Views, extract};
 use crate::images::LabelledImages;
@@ -80,6 +81,8 @@ fn comparable(name: &str) -> String {
 pub struct Evaluation {
     /// Accuracies as fractions, and the mean loss.
     pub metrics: Metrics,
+    /// What the model said of each image, beside the output that stands for its label.
+    pub logits: LabelledLogits,
     /// What reading the images brought to light; its features are those that were classified.
     pub extracted: Extracted,
 }
@@ -100,7 +103,7 @@ pub fn evaluate(
     let logits: Tensor = classifier.classify(&extracted.features.squeeze(1)?)?;
     let labels =
         extracted.kept.iter().map(|&index| map.output(index, images.label(index))).collect::<Result<Vec<_>>>()?;
-    Ok(Evaluation { metrics: metrics(&logits, &labels)?, extracted })
+    Ok(Evaluation { metrics: metrics(&logits, &labels)?, logits: LabelledLogits::new(&logits, &labels)?, extracted })
 }
 
 #[cfg(test)]

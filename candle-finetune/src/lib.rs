@@ -40,6 +40,7 @@
 pub mod augment;
 pub mod bundle;
 mod cached_maps;
+pub mod calibration;
 pub mod checkpoints;
 pub mod dataset;
 pub mod demo;

@@ -170,6 +170,12 @@ impl ModelArguments {
         ModelRequest { name: self.model.clone(), weights, in_channels: self.channels.get() }
     }
 
+    /// The folder that `model`, which was loaded, lies in; nothing where its weights are from elsewhere.
+    pub fn bundle(&self, model: &Model) -> Option<&Path> {
+        let folder = model.provenance.file.as_deref().and_then(Path::parent);
+        Some(Path::new(&self.model)).filter(|named| self.weights.is_none() && folder == Some(*named))
+    }
+
     /// Loads the model, fetching it first where it is not at hand.
     pub fn load(&self, fresh: Option<u64>) -> anyhow::Result<Model> {
         let catalogue = self.catalogue.open()?;

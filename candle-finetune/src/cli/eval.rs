@@ -1,8 +1,10 @@
 //! `finetune eval`: a folder of labelled photos and a model → accuracy.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::bail;
+use candle_finetune::calibration::{Calibration, LabelledLogits, expected_calibration_error, stored};
 use candle_finetune::dataset::{Dataset, Sample, SplitName};
 use candle_finetune::evaluate::{ClassMap, evaluate};
 use candle_finetune::extract::{Unreadable, batch_size};
@@ -29,6 +31,11 @@ pub struct Arguments {
     #[arg(long, value_enum)]
     split: Option<SplitArgument>,
 
+    /// Fit a temperature on these photos, which the model must not have learned from, and store it in its folder with what `predict
+    /// --max-error` needs
+    #[arg(long)]
+    calibrate: bool,
+
     /// Fractions as one JSON object
     #[arg(long)]
     json: bool,
@@ -50,6 +57,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let dataset = scan(&arguments.dir)?;
     let samples = arguments.samples(&dataset)?;
     let model = arguments.reading.preprocessing.adapt(arguments.model.load(None)?)?;
+    let bundle = arguments.model.bundle(&model);
+    if arguments.calibrate && bundle.is_none() {
+        bail!("`{}` is no folder: a calibration is stored in one", arguments.model.model);
+    }
     let interrupt = Interrupt::listen()?;
     let map = ClassMap::between(&dataset.classes, &model)?;
     if map.by_order {
@@ -62,8 +73,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let unreadable = Unreadable::strictly(arguments.reading.strict);
     let pass = ImagePass::new(samples.len(), interrupt);
     let evaluation = pass.run(|observer| evaluate(&classifier, &samples, &map, unreadable, observer))?;
+    let calibration = match bundle {
+        Some(folder) if arguments.calibrate => Some(calibrate(folder, &evaluation.logits)?),
+        Some(folder) => stored::read(folder)?,
+        None => None,
+    };
+    let sureness = Sureness::measure(&evaluation.logits, calibration.as_ref());
     let skipped = evaluation.extracted.skipped;
-    print_metrics(&evaluation.metrics, skipped.len(), arguments.json)?;
+    print_metrics(&evaluation.metrics, &sureness, skipped.len(), arguments.json)?;
     print_findings(&Findings::new(skipped, evaluation.extracted.notes));
     Ok(Outcome::Done)
 }
@@ -84,14 +101,61 @@ impl Arguments {
     }
 }
 
-fn print_metrics(metrics: &Metrics, skipped: usize, as_json: bool) -> std::io::Result<()> {
+/// Fits a calibration and leaves it in the model's folder.
+fn calibrate(folder: &Path, logits: &LabelledLogits) -> candle_finetune::Result<Calibration> {
+    let calibration = Calibration::fit(logits);
+    stored::write(folder, &calibration)?;
+    say!("calibrated {} on {} images", folder.display(), logits.images());
+    Ok(calibration)
+}
+
+/// How far confidence is from accuracy.
+struct Sureness {
+    /// As the network says it.
+    raw: f64,
+    /// After a temperature, where there is one.
+    calibrated: Option<Calibrated>,
+}
+
+struct Calibrated {
+    temperature: f64,
+    error: f64,
+    loss: f64,
+}
+
+impl Sureness {
+    fn measure(logits: &LabelledLogits, calibration: Option<&Calibration>) -> Sureness {
+        let error = |temperature| expected_calibration_error(&logits.answers(temperature));
+        let calibrated = calibration.map(|&Calibration { temperature, .. }| Calibrated {
+            temperature,
+            error: error(temperature),
+            loss: logits.loss(temperature),
+        });
+        Sureness { raw: error(1.0), calibrated }
+    }
+}
+
+fn print_metrics(metrics: &Metrics, sureness: &Sureness, skipped: usize, as_json: bool) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let Metrics { top1, top5, loss, images } = *metrics;
     if as_json {
-        let values = json!({"top1": top1, "top5": top5, "loss": loss, "images": images, "skipped": skipped});
+        let mut values = json!({"top1": top1, "top5": top5, "loss": loss, "images": images, "skipped": skipped});
+        values["calibration_error"] = json!(sureness.raw);
+        if let Some(Calibrated { temperature, error, loss }) = sureness.calibrated {
+            values["calibrated"] = json!({"temperature": temperature, "calibration_error": error, "loss": loss});
+        }
         return writeln!(out, "{values}");
     }
     let errors = images - (top1 * images as f64).round() as usize;
     writeln!(out, "top-1 {:.2} %   top-5 {:.2} %   loss {loss:.4}", 100.0 * top1, 100.0 * top5)?;
-    writeln!(out, "{errors} of {images} images wrong")
+    writeln!(out, "{errors} of {images} images wrong")?;
+    let raw = 100.0 * sureness.raw;
+    match sureness.calibrated {
+        None => writeln!(out, "calibration error {raw:.2} %, not calibrated"),
+        Some(Calibrated { temperature, error, loss }) => writeln!(
+            out,
+            "calibration error {:.2} %   loss {loss:.4}   at temperature {temperature:.3} (without: {raw:.2} %)",
+            100.0 * error
+        ),
+    }
 }

@@ -14,6 +14,7 @@ use super::course::Course;
 use super::resuming::{Journal, Moment};
 use super::start::Start;
 use super::{Findings, Observer, Phase, Validation, check_classes};
+use crate::calibration::{Calibration, LabelledLogits};
 use crate::error::{Error, Result};
 use crate::images::LabelledImages;
 use crate::maps::{MapBatch, Maps};
@@ -71,6 +72,8 @@ impl Progress {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Best {
     pub(super) val: Validation,
+    /// How sure they may be.
+    pub(super) calibration: Option<Calibration>,
     /// Copies, under torchvision's names.
     #[serde(skip)]
     pub(super) tensors: BTreeMap<String, Tensor>,
@@ -96,6 +99,8 @@ pub(super) struct Ended {
     pub(super) tensors: BTreeMap<String, Tensor>,
     /// What they were measured to be.
     pub(super) val: Option<Validation>,
+    /// How sure they may be.
+    pub(super) calibration: Option<Calibration>,
     pub(super) interrupted: bool,
 }
 
@@ -146,12 +151,12 @@ impl Run<'_> {
 
     fn finish(self, interrupted: bool) -> Result<Ended> {
         let Progress { history, best, .. } = self.progress;
-        let (val, tensors) = match best.or(self.fallback.filter(|_| history.is_empty())) {
-            Some(Best { val, tensors }) => (Some(val), tensors),
+        let (val, calibration, tensors) = match best.or(self.fallback.filter(|_| history.is_empty())) {
+            Some(Best { val, calibration, tensors }) => (Some(val), calibration, tensors),
             None if history.is_empty() => return Err(Error::Interrupted),
-            None => (None, self.trainer.snapshot()?.tensors().clone()),
+            None => (None, None, self.trainer.snapshot()?.tensors().clone()),
         };
-        Ok(Ended { history, tensors, val, interrupted })
+        Ok(Ended { history, tensors, val, calibration, interrupted })
     }
 
     fn images_of_an_epoch(&self) -> usize {
@@ -254,13 +259,13 @@ impl Run<'_> {
         let Some(val) = &self.val else { return Ok(None) };
         let tail = self.trainer.snapshot()?;
         let form = (&mut self.trainer, &tail);
-        let Some(tally) = tally(form, val, self.course.settings.batch_size, self.findings, observer)? else {
+        let Some(measured) = measured(form, val, self.course.settings.batch_size, self.findings, observer)? else {
             return Ok(None);
         };
-        let metrics = tally.metrics();
-        let val = Validation::new(epoch, metrics);
+        let val = Validation::new(epoch, measured.tally.metrics());
         if self.progress.best.as_ref().is_none_or(|best| better((val.top1, val.loss), (best.val.top1, best.val.loss))) {
-            self.progress.best = Some(Best { val, tensors: tail.tensors().clone() });
+            let calibration = Some(Calibration::fit(&measured.logits));
+            self.progress.best = Some(Best { val, calibration, tensors: tail.tensors().clone() });
         }
         Ok(Some(val))
     }
@@ -283,24 +288,33 @@ pub(super) fn add(
     Ok(trainer.add(&mix.images(maps)?, Targets::Probabilities(&targets))?)
 }
 
+/// What a tail says of validation images.
+#[derive(Default)]
+struct Measured {
+    tally: Tally,
+    logits: LabelledLogits,
+}
+
 /// Asks `tail`, which `trainer` trains, about the images of `source` as they are; nothing if the observer stops.
-fn tally(
+fn measured(
     (trainer, tail): (&mut TailTrainer, &Snapshot),
     source: &Source<'_>,
     batch_size: usize,
     findings: &mut Findings,
     observer: &mut dyn Observer,
-) -> Result<Option<Tally>> {
+) -> Result<Option<Measured>> {
     let plain = |&image: &usize| Sight { image, view: View::Plain };
     let batches = source.indices.chunks(batch_size).map(|images| images.iter().map(plain).collect()).collect();
-    let mut tally = Tally::default();
+    let mut measured = Measured::default();
     let flow = source.maps.each(batches, &mut |MapBatch { maps, sights, skipped, notes }| {
         if let Some(maps) = maps {
-            tally.add(&trainer.logits(tail, &maps)?, &source.labels(&sights))?;
+            let (logits, labels) = (trainer.logits(tail, &maps)?, source.labels(&sights));
+            measured.tally.add(&logits, &labels)?;
+            measured.logits.append(LabelledLogits::new(&logits, &labels)?);
         }
         observer.images(sights.len() + skipped.len());
         findings.add(skipped, notes);
         Ok(if observer.stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
-    Ok(flow.is_continue().then_some(tally))
+    Ok(flow.is_continue().then_some(measured))
 }

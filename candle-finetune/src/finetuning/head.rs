@@ -11,6 +11,7 @@ use super::{
     assignments, check_classes,
 };
 use crate::augment::{Augmentation, ViewCount};
+use crate::calibration::{Calibration, LabelledLogits};
 use crate::dataset;
 use crate::error::{Error, Result};
 use crate::extract::{Extracted, Views, extract};
@@ -206,11 +207,20 @@ impl Parts {
         let fitted = self.fit(Phase::Fit, head, observer)?;
         let stopped = fitted.ended == Ended::Observer;
         if stopped || !settings.refit || self.held_out.is_empty() {
-            return Ok(TrainedHead::fitted(fitted, self.val_images()));
+            let calibration = self.calibration(&fitted, fitted.best_epoch)?;
+            return Ok(TrainedHead { calibration, ..TrainedHead::fitted(fitted, self.val_images()) });
         }
         let epochs = fitted.refit_epochs();
+        let calibration = self.calibration(&fitted, epochs)?;
         let refitted = run_epochs(Phase::Refit, epochs, observer, |o| train::refit(&self.all, head, epochs, o))?;
-        Ok(TrainedHead::refitted(fitted, refitted, self.val_images()))
+        Ok(TrainedHead { calibration, ..TrainedHead::refitted(fitted, refitted, self.val_images()) })
+    }
+
+    /// How sure the head that was fitted in so many epochs may be, measured on the validation images, where there are any.
+    fn calibration(&self, fitted: &Trained, epochs: usize) -> Result<Option<Calibration>> {
+        let Some((val, head)) = self.val.as_ref().zip(fitted.head_after(epochs)) else { return Ok(None) };
+        let logits = LabelledLogits::new(&head.logits(&val.plain()?)?, val.labels())?;
+        Ok(Some(Calibration::fit(&logits)))
     }
 
     /// Trains a head that is never asked about what is held out, for all epochs where nothing can be measured.
@@ -256,6 +266,8 @@ struct TrainedHead {
     /// Epochs of the last training on all training images; empty where there was none.
     refit: Vec<EpochRecord>,
     val: Option<Validation>,
+    /// Measured with `val`.
+    calibration: Option<Calibration>,
     interrupted: bool,
 }
 
@@ -274,6 +286,7 @@ impl TrainedHead {
             settings: fitted.settings,
             fit: fitted.history,
             refit: Vec::new(),
+            calibration: None,
         }
     }
 
@@ -295,6 +308,7 @@ impl TrainedHead {
             derived: Derived { head: Some(Rates::of(self.settings.lr, self.settings.weight_decay)), tail: None },
             stages: stages.map(|(phase, epochs)| Stage { phase, epochs }).collect(),
             val: self.val,
+            calibration: self.calibration,
             interrupted: self.interrupted,
         })
     }

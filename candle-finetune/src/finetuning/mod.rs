@@ -24,6 +24,7 @@ use candle_resnet::preprocess::Note;
 use serde::{Deserialize, Serialize};
 
 use crate::augment::{Augmentation, ViewCount};
+use crate::calibration::Calibration;
 use crate::error::{Error, Result};
 use crate::images::LabelledImages;
 use crate::reading::Skipped;
@@ -180,6 +181,8 @@ pub struct TrainedWeights {
     pub stages: Vec<Stage>,
     /// What was measured on validation images; `None` without them.
     pub val: Option<Validation>,
+    /// How sure they may be, measured on the same images; `None` also where a training was stopped before its first epoch.
+    pub calibration: Option<Calibration>,
     /// Whether someone stopped the training; the weights are then the best so far.
     pub interrupted: bool,
 }

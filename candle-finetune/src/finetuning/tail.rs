@@ -302,7 +302,8 @@ impl Unfreezing<'_> {
         let val = held_out.zip(val_maps.as_deref()).map(|((images, indices), maps)| Source { maps, images, indices });
         let mut trainer = self.trainer(first, &start.head, &train)?;
         let val_of_head = start.fitted.as_ref().and_then(|fitted| fitted.val);
-        let head = |val| Ok::<_, Error>(Best { val, tensors: trainer.snapshot()?.tensors().clone() });
+        let head =
+            |val| Ok::<_, Error>(Best { val, calibration: None, tensors: trainer.snapshot()?.tensors().clone() });
         let fallback = val_of_head.map(head).transpose()?;
         let (progress, state) = left.unzip();
         state.map_or(Ok(()), |state| trainer.load_state(&state))?;
@@ -400,6 +401,7 @@ impl Unfreezing<'_> {
             derived,
             stages: stages.map(|(phase, epochs)| Stage { phase, epochs }).collect(),
             val: ended.val,
+            calibration: ended.calibration,
             interrupted: ended.interrupted,
         }
     }
@@ -409,6 +411,6 @@ impl Ended {
     /// A training that was stopped before anything but `head` was trained.
     fn with_head(head: &Head, val: Option<Validation>) -> Result<Ended> {
         let tensors = weights::tensors(head.var_map())?;
-        Ok(Ended { tensors, val, history: Vec::new(), interrupted: true })
+        Ok(Ended { tensors, val, calibration: None, history: Vec::new(), interrupted: true })
     }
 }

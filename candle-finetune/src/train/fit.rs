@@ -61,6 +61,8 @@ pub enum Ended {
 pub struct Trained {
     /// Takes raw features; that of the best epoch, or in a refit of the last.
     pub head: Head,
+    /// The same as the last epoch left it.
+    pub last: Head,
     /// Every epoch, in order; never empty.
     pub history: Vec<EpochRecord>,
     /// The epoch that `head` comes from, counted from 1.
@@ -83,6 +85,15 @@ impl Trained {
         match self.ended {
             Ended::Finished => self.settings.epochs,
             Ended::Patience | Ended::Observer => self.best_epoch,
+        }
+    }
+
+    /// The head after so many epochs, where it is known: that of the best epoch, or of the last.
+    pub fn head_after(&self, epochs: usize) -> Option<&Head> {
+        match epochs {
+            _ if epochs == self.best_epoch => Some(&self.head),
+            _ if epochs == self.history.len() => Some(&self.last),
+            _ => None,
         }
     }
 }
@@ -212,11 +223,12 @@ impl<'a> Run<'a> {
                 break;
             }
         }
+        let last = self.folded_head()?;
         let (best_epoch, head) = match best.0 {
             Some((epoch, head, _)) => (epoch, head),
-            None => (history.len(), self.folded_head()?),
+            None => (history.len(), last.clone()),
         };
-        Ok(Trained { head, history, best_epoch, settings: self.settings, ended })
+        Ok(Trained { head, last, history, best_epoch, settings: self.settings, ended })
     }
 
     fn is_out_of_patience(&self, waited: usize) -> bool {

@@ -98,12 +98,19 @@ impl Head {
         features.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
     }
 
+    /// Logits (N, C) of `features` (N, D), without a graph.
+    ///
+    /// # Errors
+    /// Only those of the tensor operations.
+    pub fn logits(&self, features: &Tensor) -> candle_core::Result<Tensor> {
+        features.matmul(&self.weight.as_detached_tensor().t()?)?.broadcast_add(&self.bias.as_detached_tensor())
+    }
+
     /// How well the head does on `features` (N, D) with N `labels`; leaves no graph.
     ///
     /// # Errors
     /// As [`Tally::add`].
     pub fn evaluate(&self, features: &Tensor, labels: &[u32]) -> Result<Metrics> {
-        let (weight, bias) = (self.weight.as_detached_tensor().t()?, self.bias.as_detached_tensor());
         let (images, _) = features.dims2()?;
         if images != labels.len() {
             return Err(TrainError::LabelCount { labels: labels.len(), images });
@@ -111,7 +118,7 @@ impl Head {
         let mut tally = Tally::default();
         for (chunk, labels) in labels.chunks(CHUNK).enumerate() {
             let rows = features.narrow(0, chunk * CHUNK, labels.len())?.contiguous()?;
-            tally.add(&rows.matmul(&weight)?.broadcast_add(&bias)?, labels)?;
+            tally.add(&self.logits(&rows)?, labels)?;
         }
         Ok(tally.metrics())
     }
