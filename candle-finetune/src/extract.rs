@@ -73,6 +73,22 @@ pub struct Extracted {
 /// What happens on the way, for a progress bar and for stopping.
 pub type ExtractObserver<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
 
+/// Features of images that went through the network together.
+#[derive(Debug)]
+pub struct FeatureBatch {
+    /// (n · V, D) f32 on the trunk's device, the views of an image one after the other; none where nothing could be read.
+    pub features: Option<Tensor>,
+    /// Index of each of the n images in what was asked for, ascending.
+    pub kept: Vec<usize>,
+    /// Images that could not be read, in the order of what was asked for.
+    pub skipped: Vec<Skipped>,
+    /// What is worth knowing of images that were read.
+    pub notes: Vec<(String, Note)>,
+}
+
+/// Is given one batch after the other, and may stop the run.
+pub type BatchObserver<'a> = dyn FnMut(FeatureBatch) -> Result<ControlFlow<()>> + 'a;
+
 /// Computes the features of `images`.
 ///
 /// `observer` is told how many images each batch had and may stop the run. [`batch_size`] bounds memory.
@@ -88,12 +104,33 @@ pub fn extract(
     unreadable: Unreadable,
     observer: &mut ExtractObserver<'_>,
 ) -> Result<Extracted> {
+    let mut collected = Collected::default();
+    extract_each(trunk, preprocessing, images, views, unreadable, &mut |batch| {
+        let images = batch.kept.len() + batch.skipped.len();
+        collected.add(batch)?;
+        Ok(observer(images))
+    })?;
+    collected.finish(trunk, views)
+}
+
+/// Computes the features of `images` and hands them on batch by batch, in order, while the next are read.
+///
+/// # Errors
+/// As [`extract`], but that nothing readable is none; and those of `observer`.
+pub fn extract_each(
+    trunk: &dyn FeatureExtractor,
+    preprocessing: &Preprocessing,
+    images: &dyn LabelledImages,
+    views: Views<'_>,
+    unreadable: Unreadable,
+    observer: &mut BatchObserver<'_>,
+) -> Result<()> {
     let channels = trunk.in_channels();
     check_photo_channels(channels).map_err(candle_resnet::Error::from)?;
     let step = batch_size(preprocessing.crop, trunk.device()).div_ceil(views.count());
     let reader = Reader { images, preprocessing, channels, augmentation: views.augmenter(), unreadable };
     let batches = (0..images.len()).step_by(step).map(|start| views.sights(start..images.len().min(start + step)));
-    reader.ahead(batches, |pixels| collect(trunk, preprocessing.crop, pixels, observer))?.finish(trunk, views)
+    reader.ahead(batches, |pixels| run_over(trunk, preprocessing.crop, pixels, observer))
 }
 
 /// Images of `crop`² pixels that go through the network at once: as many pixels as eight of 224² on a CPU, whose caches
@@ -112,13 +149,12 @@ struct Collected {
 }
 
 /// Runs the network over every batch as it comes.
-fn collect(
+fn run_over(
     trunk: &dyn FeatureExtractor,
     crop: usize,
     batches: Receiver<Result<Pixels>>,
-    observer: &mut ExtractObserver<'_>,
-) -> Result<Collected> {
-    let mut collected = Collected::default();
+    observer: &mut BatchObserver<'_>,
+) -> Result<()> {
     let mut stopped = false;
     for batch in batches {
         // Whoever stops while the last batch is computed loses nothing.
@@ -126,18 +162,25 @@ fn collect(
             return Err(Error::Interrupted);
         }
         let mut batch = batch?;
-        if let Some(images) = batch.tensor(trunk.in_channels(), crop, trunk.device())? {
-            collected.features.extend(trunk.features(&images)?.flatten_all()?.to_vec1::<f32>()?);
-        }
-        collected.kept.extend(batch.read_images());
-        stopped = observer(batch.images()).is_break();
-        collected.skipped.extend(batch.skipped);
-        collected.notes.extend(batch.notes);
+        let images = batch.tensor(trunk.in_channels(), crop, trunk.device())?;
+        let features = images.map(|images| trunk.features(&images)).transpose()?;
+        let kept = batch.read_images().collect();
+        stopped = observer(FeatureBatch { features, kept, skipped: batch.skipped, notes: batch.notes })?.is_break();
     }
-    Ok(collected)
+    Ok(())
 }
 
 impl Collected {
+    fn add(&mut self, batch: FeatureBatch) -> Result<()> {
+        if let Some(features) = batch.features {
+            self.features.extend(features.flatten_all()?.to_vec1::<f32>()?);
+        }
+        self.kept.extend(batch.kept);
+        self.skipped.extend(batch.skipped);
+        self.notes.extend(batch.notes);
+        Ok(())
+    }
+
     fn finish(self, trunk: &dyn FeatureExtractor, views: Views<'_>) -> Result<Extracted> {
         if self.kept.is_empty() {
             return Err(Error::NoImages { skipped: self.skipped });

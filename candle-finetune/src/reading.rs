@@ -156,11 +156,6 @@ impl<'a> Reader<'a> {
 }
 
 impl Pixels {
-    /// Images that were asked for, read or not; all views of one count once.
-    pub(crate) fn images(&self) -> usize {
-        self.read_images().count() + self.skipped.len()
-    }
-
     /// Each image that was read.
     pub(crate) fn read_images(&self) -> impl Iterator<Item = usize> {
         self.sights.chunk_by(|a, b| a.image == b.image).map(|sights| sights[0].image)

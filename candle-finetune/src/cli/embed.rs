@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use candle_core::{Device, Tensor};
-use candle_finetune::dataset::{self, Sample};
+use candle_finetune::dataset::Sample;
 use candle_finetune::extract::{Extracted, Unreadable, Views, batch_size, extract};
 use candle_finetune::finetuning::Findings;
 use candle_resnet::features::{Boundary, MapPool, StageExtractor};
@@ -16,12 +16,13 @@ use clap::{Args, ValueEnum};
 use super::Outcome;
 use super::common::{FreshArgument, ModelArguments, ReadingArguments, check_can_write, new_file};
 use super::interrupt::Interrupt;
+use super::photos::listed;
 use super::progress::ImagePass;
 use super::train::print_findings;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Photos, or folders of photos, which are searched through
+    /// Photos: files, folders, patterns in quotes, or - for a list on stdin, one path a line
     #[arg(required = true, value_name = "PHOTO|DIR")]
     photos: Vec<PathBuf>,
 
@@ -101,7 +102,8 @@ impl Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     check_can_write(&arguments.out, arguments.overwrite)?;
     let device = arguments.reading.device.open()?;
-    let samples = samples(&arguments.photos)?;
+    let photos = listed(&arguments.photos)?;
+    let samples: Vec<Sample> = photos.into_iter().map(|path| Sample { path, label: 0 }).collect();
     let model = arguments.model.load(arguments.fresh.no_pretrained.then_some(0))?;
     let model = arguments.reading.preprocessing.adapt(model)?;
     let interrupt = Interrupt::listen()?;
@@ -119,20 +121,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     say!("{images} images, {shape} features each");
     print_findings(&Findings::new(extracted.skipped, extracted.notes));
     Ok(Outcome::Done)
-}
-
-/// Every image that was named or lies in a folder that was named; labels mean nothing here.
-fn samples(photos: &[PathBuf]) -> anyhow::Result<Vec<Sample>> {
-    let mut samples = Vec::new();
-    for photo in photos {
-        let paths = if photo.is_dir() {
-            dataset::images_below(photo).map_err(candle_finetune::Error::from)?
-        } else {
-            vec![photo.clone()]
-        };
-        samples.extend(paths.into_iter().map(|path| Sample { path, label: 0 }));
-    }
-    Ok(samples)
 }
 
 /// Writes beside the file and renames, so that a half-written one never has its name.

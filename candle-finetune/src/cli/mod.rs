@@ -21,6 +21,7 @@ mod fetch;
 mod find_lr;
 mod interrupt;
 mod models;
+mod photos;
 mod predict;
 mod progress;
 mod summary;
@@ -68,7 +69,7 @@ enum Command {
     /// Look for a learning rate: a short training whose rate rises, its losses as a drawing, and a proposal
     FindLr(Box<find_lr::Arguments>),
     /// Name what photos show
-    Predict(predict::Arguments),
+    Predict(Box<predict::Arguments>),
     /// Measure accuracy on a folder with one subfolder per class
     Eval(eval::Arguments),
     /// Write the features of photos to a file
@@ -169,6 +170,9 @@ fn report(error: &anyhow::Error) -> ExitCode {
 
 /// Whoever read our output has seen enough: `finetune models | head`.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let io_error = error.downcast_ref::<std::io::Error>();
+    let io_error = error.downcast_ref::<std::io::Error>().or_else(|| match error.downcast_ref() {
+        Some(candle_finetune::Error::Io { source, .. }) => Some(source),
+        _ => None,
+    });
     io_error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

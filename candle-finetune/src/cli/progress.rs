@@ -35,6 +35,11 @@ impl ImagePass {
         ImagePass { bar: image_bar(total, "images"), interrupt }
     }
 
+    /// The same, but nothing is shown.
+    pub fn hidden(interrupt: Interrupt) -> ImagePass {
+        ImagePass { bar: ProgressBar::hidden(), interrupt }
+    }
+
     /// Runs `work` with what is to be told of each batch.
     pub fn run<T>(self, work: impl FnOnce(&mut ExtractObserver<'_>) -> T) -> T {
         let result = work(&mut |count| {

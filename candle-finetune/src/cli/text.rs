@@ -28,6 +28,13 @@ pub fn bytes(number: u64) -> String {
     }
 }
 
+/// A fraction in percent, in as many digits as it takes to tell it from 0 and 100.
+pub fn percent(fraction: f64) -> String {
+    let digits =
+        if (0.9995..1.0).contains(&fraction) || (f64::MIN_POSITIVE..0.0005).contains(&fraction) { 4 } else { 1 };
+    format!("{:.digits$} %", 100.0 * fraction)
+}
+
 /// An argument as a shell takes it.
 pub fn quoted(argument: &str) -> String {
     let plain = |character: char| character.is_alphanumeric() || "/\\._-:=,".contains(character);
@@ -42,6 +49,14 @@ mod tests {
     fn durations_have_the_units_that_matter() {
         let durations = [0.04, 9.4, 42.4, 59.7, 3599.0, 7261.0].map(duration);
         assert_eq!(durations, ["0.0 s", "9.4 s", "42 s", "1 min 00 s", "59 min 59 s", "2 h 01 min"]);
+    }
+
+    #[test]
+    fn percentages_that_are_not_whole_do_not_look_so() {
+        assert_eq!(
+            [0.0, 0.05, 0.8349, 1.0, 0.99991].map(percent),
+            ["0.0 %", "5.0 %", "83.5 %", "100.0 %", "99.9910 %"]
+        );
     }
 
     #[test]

@@ -1,0 +1,57 @@
+//! How sure a model may be, and from where on it answers.
+
+use anyhow::bail;
+use candle_core::Tensor;
+use candle_finetune::calibration::{Selection, stored};
+use candle_resnet::{Classifier, Model};
+
+use super::row::Found;
+use crate::cli::common::ModelArguments;
+use crate::cli::text::percent;
+
+/// What is done with logits.
+pub struct Confidence {
+    temperature: f64,
+    /// From where on answers are given, and the part of wrong ones that was asked for.
+    pub selection: Option<(Selection, f64)>,
+}
+
+impl Confidence {
+    /// That of a bundle, and of other models as they are.
+    ///
+    /// # Errors
+    /// If an error rate is to be kept, and nothing is known of the model or it is never sure enough.
+    pub fn new(arguments: &ModelArguments, model: &Model, max_error: Option<f64>) -> anyhow::Result<Confidence> {
+        let bundle = arguments.bundle(model);
+        let calibration = bundle.map(stored::read).transpose()?.flatten();
+        let temperature = calibration.as_ref().map_or(1.0, |calibration| calibration.temperature);
+        let Some(max_error) = max_error else { return Ok(Confidence { temperature, selection: None }) };
+        let name = &arguments.model;
+        let Some(calibration) = calibration else {
+            let way_out = match bundle {
+                Some(_) => format!(
+                    "measure it on photos that it has not learned from: finetune eval DIR --model {name} --calibrate"
+                ),
+                None => "train a bundle from it with `finetune train`, which measures it on validation images".into(),
+            };
+            bail!("`{name}` was not calibrated: nothing is known of how often it is wrong\nhint: {way_out}");
+        };
+        let Some(selection) = calibration.risk_coverage.select(max_error) else {
+            let images = calibration.risk_coverage.images();
+            bail!(
+                "`{name}` is never sure enough for {} of wrong answers, as far as its {images} validation images show\n\
+                 hint: allow more, or calibrate on more photos: finetune eval DIR --model {name} --calibrate",
+                percent(max_error)
+            );
+        };
+        Ok(Confidence { temperature, selection: Some((selection, max_error)) })
+    }
+
+    /// The likeliest labels of an image's logits (classes), and whether that is an answer.
+    pub fn rank(&self, classifier: &Classifier, logits: &Tensor, top: usize) -> candle_finetune::Result<Found> {
+        let predictions = classifier.rank(&(logits / self.temperature)?, top)?;
+        let best = predictions.first().map_or(0.0, |best| f64::from(best.probability));
+        let sure = self.selection.map(|(selection, _)| best >= selection.threshold);
+        Ok(Found { predictions, sure })
+    }
+}

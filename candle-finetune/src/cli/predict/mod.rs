@@ -1,0 +1,206 @@
+//! `finetune predict`: photos → ranked labels.
+
+mod confidence;
+mod output;
+mod row;
+mod summary;
+mod truth;
+
+use std::io::IsTerminal;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use anyhow::bail;
+use candle_core::Tensor;
+use candle_finetune::dataset::Sample;
+use candle_finetune::extract::{FeatureBatch, Skipped, Unreadable, Views, batch_size, extract_each};
+use candle_resnet::Classifier;
+use clap::{Args, ValueEnum};
+
+use super::Outcome;
+use super::common::{ModelArguments, ReadingArguments};
+use super::interrupt::Interrupt;
+use super::photos::listed;
+use super::progress::ImagePass;
+use confidence::Confidence;
+use output::Output;
+use row::{Form, Found, Row, Sheet};
+use truth::Truths;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Photos to look at: files, folders, patterns in quotes ('photos/*.jpg'), or - for a list on stdin, one path a line
+    #[arg(required = true, value_name = "PHOTO")]
+    photos: Vec<PathBuf>,
+
+    #[command(flatten)]
+    model: ModelArguments,
+
+    /// Labels to show for each photo
+    #[arg(long, default_value_t = 5, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    top_k: u32,
+
+    /// Say `not sure` where it takes that to keep the part of wrong answers at this, such as 0.05
+    #[arg(long, value_name = "FRACTION", value_parser = fraction)]
+    max_error: Option<f64>,
+
+    /// What is written of each photo [default: text; with --output csv or jsonl, as its name ends]
+    #[arg(long, value_enum)]
+    format: Option<FormatArgument>,
+
+    /// The same as --format jsonl
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+
+    /// File to write row by row
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Keep the whole rows that are in --output and go on behind them
+    #[arg(long, requires = "output")]
+    resume: bool,
+
+    /// Replace --output where it exists
+    #[arg(long, requires = "output", conflicts_with = "resume")]
+    overwrite: bool,
+
+    /// What photos really show: a CSV file with the columns path and label; accuracy is said at the end
+    #[arg(long, value_name = "FILE.csv")]
+    labels: Option<PathBuf>,
+
+    #[command(flatten)]
+    reading: ReadingArguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FormatArgument {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Jsonl,
+    /// A table, one row a photo
+    Csv,
+}
+
+fn fraction(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "expected a fraction from 0 to 1, such as 0.05".into())
+}
+
+impl Arguments {
+    fn form(&self) -> anyhow::Result<Form> {
+        let named_csv = self.output.as_ref().is_some_and(|file| file.extension().is_some_and(|end| end == "csv"));
+        match (self.format, &self.output) {
+            (Some(FormatArgument::Text), Some(_)) => bail!("`text` cannot be resumed: --output takes csv or jsonl"),
+            (Some(FormatArgument::Text), None) => Ok(Form::Text),
+            (Some(FormatArgument::Jsonl), _) => Ok(Form::Jsonl),
+            (Some(FormatArgument::Csv), _) => Ok(Form::Csv),
+            (None, _) if self.json => Ok(Form::Jsonl),
+            (None, None) => Ok(Form::Text),
+            (None, Some(_)) => Ok(if named_csv { Form::Csv } else { Form::Jsonl }),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let device = arguments.reading.device.open()?;
+    let form = arguments.form()?;
+    let photos = listed(&arguments.photos)?;
+    let model = arguments.reading.preprocessing.adapt(arguments.model.load(None)?)?;
+    let confidence = Confidence::new(&arguments.model, &model, arguments.max_error)?;
+    let truths = arguments.labels.as_deref().map(|file| Truths::read(file, &model)).transpose()?;
+    let sheet = Sheet {
+        form,
+        top: (arguments.top_k as usize).min(model.classes),
+        selective: arguments.max_error.is_some(),
+        labelled: truths.is_some(),
+    };
+    let interrupt = Interrupt::listen()?;
+    let (mut output, photos) = Output::open(sheet, arguments, photos)?;
+    let samples: Vec<Sample> = photos.into_iter().map(|path| Sample { path, label: 0 }).collect();
+    if !samples.is_empty() {
+        let batch = batch_size(model.preprocessing.crop, &device);
+        let options = arguments.reading.plan.options_for(&device, &model, samples.len(), batch);
+        let classifier = model.classifier_with(&device, &options)?;
+        let strict = arguments.reading.strict;
+        let mut run =
+            Run { classifier: &classifier, samples: &samples, confidence: &confidence, truths, output, strict };
+        let ended = run.all(pass(arguments, samples.len(), interrupt));
+        if matches!(ended, Err(candle_finetune::Error::Interrupted)) && arguments.output.is_some() {
+            say!("{} rows are written: --resume goes on behind them", run.output.counts.photos);
+        }
+        ended?;
+        output = run.output;
+    }
+    output.flush()?;
+    Ok(summary::print(&output.counts, &confidence))
+}
+
+/// A bar, unless rows go to the same terminal.
+fn pass(arguments: &Arguments, photos: usize, interrupt: Interrupt) -> ImagePass {
+    let shown = arguments.output.is_some() || !std::io::stdout().is_terminal();
+    if shown { ImagePass::new(photos, interrupt) } else { ImagePass::hidden(interrupt) }
+}
+
+/// Photos on their way to rows.
+struct Run<'a> {
+    classifier: &'a Classifier,
+    samples: &'a [Sample],
+    confidence: &'a Confidence,
+    truths: Option<Truths>,
+    output: Output,
+    strict: bool,
+}
+
+impl Run<'_> {
+    fn all(&mut self, pass: ImagePass) -> candle_finetune::Result<()> {
+        let (trunk, preprocessing, samples) = (self.classifier.trunk(), self.classifier.preprocessing(), self.samples);
+        let mut done = 0;
+        pass.run(|observer| {
+            // Rows before a photo that ends the run are written, so it may not end here.
+            let unreadable = Unreadable::Skipped;
+            extract_each(trunk, preprocessing, &samples, Views::Plain, unreadable, &mut |batch| {
+                let photos = batch.kept.len() + batch.skipped.len();
+                self.batch(done..done + photos, batch)?;
+                done += photos;
+                Ok(observer(photos))
+            })
+        })
+    }
+
+    /// Writes a row for each of the photos `indices`, in order.
+    fn batch(&mut self, indices: Range<usize>, batch: FeatureBatch) -> candle_finetune::Result<()> {
+        for (name, note) in &batch.notes {
+            say!("note: {name}: {note}");
+        }
+        let logits = batch.features.map(|features| self.classifier.classify(&features)).transpose()?;
+        let (mut rows, mut skipped) = (batch.kept.iter().zip(0..).peekable(), batch.skipped.into_iter());
+        for index in indices {
+            let read = logits.as_ref().zip(rows.next_if(|&(&kept, _)| kept == index));
+            let found = match read {
+                Some((logits, (_, row))) => Ok(self.found(&logits.get(row)?)?),
+                None => Err(self.unreadable(skipped.next())?),
+            };
+            let path = &self.samples[index].path;
+            let truth = self.truths.as_ref().and_then(|truths| truths.of(path));
+            self.output.write(Row { path: path.to_string_lossy().into_owned(), found, truth })?;
+        }
+        self.output.flush()
+    }
+
+    fn found(&self, logits: &Tensor) -> candle_finetune::Result<Found> {
+        self.confidence.rank(self.classifier, logits, self.output.sheet.top)
+    }
+
+    /// What is said of a photo that could not be read; an error where the run is strict.
+    fn unreadable(&mut self, skipped: Option<Skipped>) -> candle_finetune::Result<String> {
+        let Some(skipped) = skipped else { return Ok(String::new()) };
+        if self.strict {
+            self.output.flush()?;
+            return Err(candle_finetune::Error::Strict(skipped));
+        }
+        say!("skipped: {}", skipped.reason);
+        Ok(skipped.reason.to_string())
+    }
+}

@@ -1,0 +1,215 @@
+//! Answers that can be relied on, and many of them: `eval --calibrate`, `predict --max-error`, lists, tables and `--resume`.
+
+mod common;
+
+use common::{BLUE, Bench, RED, Ran};
+use serde_json::{Value, json};
+
+/// A bundle that was calibrated on `count` photos of each colour that it has not seen, all of which it knows.
+fn calibrated(count: usize) -> Bench {
+    let bench = Bench::with_bundle();
+    bench.two_colours("others", count);
+    bench.run(&["eval", "others", "--model", "bundle", "--calibrate"]).succeeded();
+    bench
+}
+
+fn predict(bench: &Bench, further: &[&str]) -> Ran {
+    bench.run(&[&["predict", "--model", "bundle"], further].concat())
+}
+
+#[test]
+fn training_calibrates_on_the_images_that_were_held_out() {
+    let bench = Bench::with_photos();
+    bench.train("photos", &["--out", "bundle"]).succeeded();
+    let calibration = bench.json("bundle/config.json")["calibration"].clone();
+    let curve = calibration["risk_coverage"].as_str().unwrap();
+    assert!(curve.ends_with(" 4 0"), "a fifth of 16 images are held out, at least one of each class: {curve}");
+    assert!(calibration["temperature"].as_f64().unwrap() > 0.0);
+    bench.train("photos", &["--out", "tail", "--train-from", "layer3", "--epochs", "2"]).succeeded();
+    assert!(bench.json("tail/config.json")["calibration"]["temperature"].is_f64());
+    bench.train("photos", &["--out", "all", "--val-fraction", "0"]).succeeded();
+    assert_eq!(bench.json("all/config.json").get("calibration"), None, "nothing was held out");
+}
+
+#[test]
+fn a_calibration_changes_probabilities_and_nothing_else() {
+    let bench = Bench::with_bundle();
+    bench.class("wrong/red", BLUE, 2);
+    bench.class("wrong/blue", BLUE, 6);
+    let before = bench.json("bundle/config.json");
+    let best =
+        || predict(&bench, &["photos/red/000.png", "--json"]).succeeded().json_lines()[0]["predictions"][0].clone();
+    let sure = best();
+    let ran = bench.run(&["eval", "wrong", "--model", "bundle", "--calibrate"]).succeeded();
+    ran.said(&["calibrated bundle on 8 images"]).printed(&[
+        "2 of 8 images wrong",
+        "calibration error",
+        "at temperature",
+    ]);
+    let less_sure = best();
+    assert_eq!((&sure["label"], &less_sure["label"]), (&json!("red"), &json!("red")));
+    assert!(less_sure["probability"].as_f64().unwrap() < sure["probability"].as_f64().unwrap());
+    let (mut after, mut before) = (bench.json("bundle/config.json"), before);
+    assert_ne!(after["calibration"], before["calibration"]);
+    for config in [&mut before, &mut after] {
+        config.as_object_mut().unwrap().remove("calibration");
+    }
+    assert_eq!(after, before);
+}
+
+#[test]
+fn evaluation_says_how_far_confidence_is_from_accuracy() {
+    let bench = Bench::new();
+    bench.two_colours("photos", 4);
+    bench.model_folder("model", Some(&["blue", "red"]), 2);
+    bench.run(&["eval", "photos", "--model", "model"]).succeeded().printed(&["calibration error ", "not calibrated"]);
+    let error = |ran: &Ran, place: &str| ran.json_lines()[0].pointer(place).and_then(Value::as_f64).unwrap();
+    let ran = bench.run(&["eval", "photos", "--model", "model", "--calibrate", "--json"]).succeeded();
+    assert!(error(&ran, "/calibrated/calibration_error") <= error(&ran, "/calibration_error"), "{ran:?}");
+    assert!(error(&ran, "/calibrated/loss") <= error(&ran, "/loss") + 0.02, "{ran:?}");
+}
+
+#[test]
+fn only_a_folder_can_be_calibrated() {
+    let bench = Bench::with_photos();
+    let ran = bench.run(&["eval", "photos", "--model", "resnet20_cifar.embedded", "--calibrate"]).failed();
+    assert!(ran.err.contains("error: "), "{ran:?}");
+}
+
+#[test]
+fn an_error_rate_is_kept_by_saying_not_sure() {
+    let bench = calibrated(30);
+    let photo = "photos/red/000.png";
+    let ran = predict(&bench, &[photo, "--max-error", "0.05", "--json"]).succeeded();
+    assert_eq!(ran.json_lines()[0]["sure"], true);
+    ran.said(&["so that at most 5.0 % are wrong: 100.0 % of 60 validation images got one, 0 of them wrong"]);
+    // Of six parts one is what it never gets right.
+    bench.class("mixed/red", RED, 50);
+    bench.class("mixed/blue", RED, 10);
+    bench.class("mixed/blue", BLUE, 0);
+    bench.run(&["eval", "mixed", "--model", "bundle", "--calibrate"]).succeeded();
+    predict(&bench, &[photo, "--max-error", "0.0001"]).failed().said(&[
+        "error: `bundle` is never sure enough for 0.0100 % of wrong answers, as far as its 60 validation images show",
+        "hint: allow more, or calibrate on more photos: finetune eval DIR --model bundle --calibrate",
+    ]);
+    predict(&bench, &[photo, "--max-error", "5"]).exited(2);
+}
+
+#[test]
+fn what_is_below_the_threshold_says_not_sure() {
+    let bench = calibrated(30);
+    let mut config = bench.json("bundle/config.json");
+    config["calibration"]["risk_coverage"] = json!("0.999999 40 0, 0 60 30");
+    bench.file("bundle/config.json", config.to_string());
+    let ran = predict(&bench, &["photos/red/000.png", "--max-error", "0.05"]).succeeded();
+    ran.printed(&["photos/red/000.png\n  not sure\n"]).said(&["answered 0 of 1 photos (0.0 %), not sure of 1"]);
+}
+
+#[test]
+fn a_model_that_was_not_calibrated_promises_nothing() {
+    let bench = Bench::with_photos();
+    bench.model_folder("model", Some(&["blue", "red"]), 2);
+    let ran = bench.run(&["predict", "photos", "--model", "model", "--max-error", "0.05"]).failed();
+    ran.said(&["error: `model` was not calibrated", "hint: ", "finetune eval DIR --model model --calibrate"]);
+    let ran = bench.run(&["predict", "photos", "--model", "resnet20_cifar.embedded", "--max-error", "0.05"]).failed();
+    ran.said(&["was not calibrated", "hint: train a bundle from it"]);
+}
+
+#[test]
+fn photos_are_named_by_files_folders_and_patterns() {
+    let bench = Bench::with_bundle();
+    let paths = |further: &[&str]| -> Vec<String> {
+        let ran = predict(&bench, &[further, &["--json"]].concat()).succeeded();
+        ran.json_lines().iter().map(|row| row["path"].as_str().unwrap().to_string()).collect()
+    };
+    assert_eq!(paths(&["photos/red"]).len(), 8);
+    assert_eq!(paths(&["photos"]).len(), 16);
+    assert_eq!(
+        paths(&["photos/*/00[01].png"]),
+        ["photos/blue/000.png", "photos/blue/001.png", "photos/red/000.png", "photos/red/001.png"]
+    );
+    assert_eq!(paths(&["photos/red/003.png", "photos/blu?"])[..2], ["photos/red/003.png", "photos/blue/000.png"]);
+    predict(&bench, &["photos/*.gif"]).failed().said(&["error: `photos/*.gif` matches nothing"]);
+}
+
+/// Rows of a table by their headings.
+fn table(bench: &Bench, name: &str) -> Vec<std::collections::HashMap<String, String>> {
+    csv::Reader::from_path(bench.path(name)).unwrap().into_deserialize().map(|row| row.unwrap()).collect()
+}
+
+#[test]
+fn tables_hold_labels_truth_and_what_could_not_be_read() {
+    let bench = calibrated(30);
+    bench.file("truth.csv", "path,label\nphotos/red/000.png,red\nphotos/red/001.png,blue\n");
+    let photos = ["photos/red/000.png", "gone.png", "photos/red/001.png", "photos/blue/000.png"];
+    let options = ["--labels", "truth.csv", "--max-error", "0.05", "--output", "rows.csv"];
+    let ran = predict(&bench, &[&photos[..], &options[..]].concat()).failed();
+    ran.said(&[
+        "top-1 50.0 % of 2 labelled photos",
+        "1 of 2 answers wrong (50.0 %)",
+        "1 of 4 photos could not be read",
+    ]);
+    let rows = table(&bench, "rows.csv");
+    let column = |name: &str| -> Vec<&str> { rows.iter().map(|row| row[name].as_str()).collect() };
+    assert_eq!(column("path"), photos);
+    assert_eq!(column("label_1"), ["red", "", "red", "blue"]);
+    assert_eq!(column("label_2"), ["blue", "", "blue", "red"]);
+    assert_eq!(column("sure"), ["true", "", "true", "true"]);
+    assert_eq!(column("truth"), ["red", "", "blue", ""]);
+    assert_eq!(column("right"), ["true", "", "false", ""]);
+    assert_eq!(column("error"), ["", "gone.png: no such file", "", ""]);
+    bench.file("odd.csv", "path,label\nphotos/red/000.png,green\n");
+    predict(&bench, &["photos", "--labels", "odd.csv"]).failed().said(&["does not know 1 of the classes: green"]);
+    bench.file("none.csv", "photo\nx\n");
+    predict(&bench, &["photos", "--labels", "none.csv"]).failed().said(&["none.csv: no table of path,label"]);
+}
+
+#[test]
+fn a_list_that_was_broken_off_anywhere_goes_on_to_the_same_file() {
+    let bench = Bench::with_bundle();
+    bench.file("photos/red/bad.png", "no picture");
+    bench.file("truth.csv", "path,label\nphotos/red/000.png,red\nphotos/blue/001.png,red\n");
+    let run = |file: &str, further: &[&str]| {
+        predict(&bench, &[&["photos", "--labels", "truth.csv", "--output", file], further].concat()).failed()
+    };
+    for file in ["rows.csv", "rows.jsonl"] {
+        let ran = run(file, &[]);
+        let whole = bench.read(file);
+        for length in [0, 1, 40, whole.len() / 2, whole.len() - 1, whole.len()] {
+            bench.file(file, &whole[..length]);
+            let resumed = run(file, &["--resume"]);
+            assert_eq!(bench.read(file), whole, "{file} after {length} bytes");
+            for said in ["top-1 50.0 % of 2 labelled photos", "1 of 17 photos could not be read"] {
+                assert!(ran.err.contains(said) && resumed.err.contains(said), "{resumed:?}");
+            }
+        }
+        run(file, &[]).said(&["exists already", "--resume", "--overwrite"]);
+        run(file, &["--overwrite"]);
+        assert_eq!(bench.read(file), whole);
+    }
+}
+
+#[test]
+fn rows_of_another_kind_are_not_gone_on_with() {
+    let bench = Bench::with_bundle();
+    bench.file("letter.jsonl", "Dear file\n");
+    bench.file("letter.csv", "path,name\na.png,b\n");
+    for (file, said) in [("letter.jsonl", "line 1 is no row"), ("letter.csv", "its columns are not path,label_1")] {
+        let before = bench.read(file);
+        let ran = predict(&bench, &["photos", "--output", file, "--resume"]).failed();
+        ran.said(&["cannot go on", said]);
+        assert_eq!(bench.read(file), before);
+    }
+    predict(&bench, &["photos", "--output", "f", "--format", "text"]).failed().said(&["--output takes csv or jsonl"]);
+}
+
+#[test]
+fn a_list_comes_from_stdin() {
+    let bench = Bench::with_bundle();
+    let mut command = bench.command(&["predict", "-", "--model", "bundle", "--json"]);
+    let list = bench.file("list.txt", "photos/red/000.png\n\nphotos/blue/000.png\n");
+    let output = command.stdin(std::fs::File::open(list).unwrap()).output().unwrap();
+    let lines: Vec<Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!([&lines[0]["path"], &lines[1]["path"]], ["photos/red/000.png", "photos/blue/000.png"]);
+}
