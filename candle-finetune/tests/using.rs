@@ -25,7 +25,8 @@ fn a_bundle_knows_what_it_was_trained_on() {
         let ran = bench.run(&["predict", &photo, "--model", "bundle", "--json"]).succeeded();
         let best = &ran.json_lines()[0]["predictions"][0];
         assert_eq!(best["label"], label);
-        assert!(best["probability"].as_f64().unwrap() > 0.9, "{best}");
+        // Four held-out images that are all right are calibrated to (4 + 1/2) / 5.
+        assert!(best["probability"].as_f64().unwrap() > 0.85, "{best}");
     }
 }
 
