@@ -40,8 +40,22 @@ impl Thumbnail {
         let (Some(own), Some(others)) = (centred(self.values()), centred(other.values())) else {
             return 0.0;
         };
-        let mirrored = mirror(&others);
-        dot(&own, &others).max(dot(&own, &mirrored))
+        let detail = dot(&own, &others).max(dot(&own, &mirror(&others)));
+        // The same pattern in another colour is another picture.
+        detail.min(self.colour_likeness(other))
+    }
+
+    /// The cosine of the mean colours.
+    fn colour_likeness(&self, other: &Thumbnail) -> f32 {
+        let (own, others) = (self.mean_colour(), other.mean_colour());
+        dot(&own, &others) / (dot(&own, &own) * dot(&others, &others)).sqrt().max(1.0)
+    }
+
+    fn mean_colour(&self) -> [f32; 3] {
+        let count = (self.0.len() / 3) as f32;
+        std::array::from_fn(|channel| {
+            self.0.iter().skip(channel).step_by(3).map(|&value| f32::from(value)).sum::<f32>() / count
+        })
     }
 
     /// The outline; none where the picture is flat.
