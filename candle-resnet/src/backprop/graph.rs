@@ -15,6 +15,7 @@ pub(super) const INPUT: Value = 0;
 /// How a network is given images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Images {
+    #[cfg(feature = "cudnn")]
     AsTheyAre,
     /// Squares of pixels as channels, where the first convolution likes it.
     Unfolded,
