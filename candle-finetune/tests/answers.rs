@@ -136,7 +136,7 @@ fn table(bench: &Bench, name: &str) -> Vec<std::collections::HashMap<String, Str
 fn tables_hold_labels_truth_and_what_could_not_be_read() {
     let bench = calibrated(30);
     bench.file("truth.csv", "path,label\nphotos/red/000.png,red\nphotos/red/001.png,blue\n");
-    let photos = ["photos/red/000.png", "gone.png", "photos/red/001.png", "photos/blue/000.png"];
+    let photos = ["./photos/red/000.png", "gone.png", "photos/red/001.png", "photos/blue/000.png"];
     let options = ["--labels", "truth.csv", "--max-error", "0.05", "--output", "rows.csv"];
     let ran = predict(&bench, &[&photos[..], &options[..]].concat()).failed();
     ran.said(&[
@@ -189,7 +189,16 @@ fn rows_of_another_kind_are_not_gone_on_with() {
     let bench = Bench::with_bundle();
     bench.file("letter.jsonl", "Dear file\n");
     bench.file("letter.csv", "path,name\na.png,b\n");
-    for (file, said) in [("letter.jsonl", "line 1 is no row"), ("letter.csv", "its columns are not path,label_1")] {
+    bench.file("config.json", r#"{"architecture": "resnet18"}"#);
+    bench.file("open.jsonl", "Dear file");
+    bench.file("open.csv", "path,name");
+    for (file, said) in [
+        ("letter.jsonl", "line 1 is no row"),
+        ("letter.csv", "its columns are not path,label_1"),
+        ("config.json", "its last line is no row"),
+        ("open.jsonl", "its last line is no row"),
+        ("open.csv", "its last line is no row"),
+    ] {
         let before = bench.read(file);
         let ran = predict(&bench, &["photos", "--output", file, "--resume"]).failed();
         ran.said(&["cannot go on", said]);
@@ -207,4 +216,26 @@ fn a_list_comes_from_stdin() {
     let lines: Vec<Value> =
         String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!([&lines[0]["path"], &lines[1]["path"]], ["photos/red/000.png", "photos/blue/000.png"]);
+}
+
+#[test]
+fn what_is_tested_on_is_not_calibrated_on() {
+    let bench = Bench::with_bundle();
+    for split in ["train", "test"] {
+        bench.two_colours(&format!("split/{split}"), 3);
+    }
+    let calibrate = ["eval", "split", "--model", "bundle", "--calibrate"];
+    bench.run(&calibrate).failed().said(&["split: has no such split, it has: train, test"]);
+    bench.two_colours("split/val", 2);
+    let ran = bench.run(&calibrate).succeeded();
+    ran.said(&["calibrated bundle on 4 images"]).printed(&["fitted on these images"]);
+}
+
+#[test]
+fn patterns_pass_hidden_files_over_and_names_with_brackets_are_names() {
+    let bench = Bench::with_bundle();
+    bench.file("photos/red/._000.png", "no picture");
+    let rows = predict(&bench, &["photos/red/*.png", "--json"]).succeeded().json_lines();
+    assert_eq!(rows.len(), 8);
+    predict(&bench, &["gone[1].png"]).failed().said(&["gone[1].png: no such file"]);
 }

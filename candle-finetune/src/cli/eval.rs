@@ -1,7 +1,7 @@
 //! `finetune eval`: a folder of labelled photos and a model → accuracy.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::bail;
 use candle_finetune::calibration::{Calibration, LabelledLogits, expected_calibration_error, stored};
@@ -27,7 +27,7 @@ pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
 
-    /// Split to evaluate; if left out, the first there is of test, val and train
+    /// Split to evaluate; if left out, the first there is of test, val and train, and to calibrate on, val
     #[arg(long, value_enum)]
     split: Option<SplitArgument>,
 
@@ -61,6 +61,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if arguments.calibrate && bundle.is_none() {
         bail!("`{}` is no folder: a calibration is stored in one", arguments.model.model);
     }
+    let stored = bundle.filter(|_| !arguments.calibrate).map(stored::read).transpose()?.flatten();
     let interrupt = Interrupt::listen()?;
     let map = ClassMap::between(&dataset.classes, &model)?;
     if map.by_order {
@@ -73,15 +74,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let unreadable = Unreadable::strictly(arguments.reading.strict);
     let pass = ImagePass::new(samples.len(), interrupt);
     let evaluation = pass.run(|observer| evaluate(&classifier, &samples, &map, unreadable, observer))?;
-    let calibration = match bundle {
-        Some(folder) if arguments.calibrate => Some(calibrate(folder, &evaluation.logits)?),
-        Some(folder) => stored::read(folder)?,
-        None => None,
-    };
-    let sureness = Sureness::measure(&evaluation.logits, calibration.as_ref());
+    let fitted = arguments.calibrate.then(|| Calibration::fit(&evaluation.logits));
+    let sureness = Sureness::measure(&evaluation.logits, fitted.as_ref().or(stored.as_ref()), fitted.is_some());
     let skipped = evaluation.extracted.skipped;
     print_metrics(&evaluation.metrics, &sureness, skipped.len(), arguments.json)?;
     print_findings(&Findings::new(skipped, evaluation.extracted.notes));
+    if let Some((folder, calibration)) = bundle.zip(fitted) {
+        stored::write(folder, &calibration)?;
+        say!("calibrated {} on {} images", folder.display(), evaluation.logits.images());
+    }
     Ok(Outcome::Done)
 }
 
@@ -91,6 +92,8 @@ impl Arguments {
             Some(SplitArgument::Train) => vec![SplitName::Train],
             Some(SplitArgument::Val) => vec![SplitName::Val],
             Some(SplitArgument::Test) => vec![SplitName::Test],
+            // What is tested on chooses nothing, and what was learned from says nothing; a folder without splits is all there is.
+            None if self.calibrate && dataset.splits.len() > 1 => vec![SplitName::Val],
             None => vec![SplitName::Test, SplitName::Val, SplitName::Train],
         };
         let found = wanted.iter().map(|&split| dataset.split(split)).find(|samples| !samples.is_empty());
@@ -99,14 +102,6 @@ impl Arguments {
             anyhow::anyhow!("{}: has no such split, it has: {}", self.dir.display(), there.join(", "))
         })
     }
-}
-
-/// Fits a calibration and leaves it in the model's folder.
-fn calibrate(folder: &Path, logits: &LabelledLogits) -> candle_finetune::Result<Calibration> {
-    let calibration = Calibration::fit(logits);
-    stored::write(folder, &calibration)?;
-    say!("calibrated {} on {} images", folder.display(), logits.images());
-    Ok(calibration)
 }
 
 /// How far confidence is from accuracy.
@@ -121,15 +116,18 @@ struct Calibrated {
     temperature: f64,
     error: f64,
     loss: f64,
+    /// Whether the temperature was fitted on the very images that are measured.
+    fitted_here: bool,
 }
 
 impl Sureness {
-    fn measure(logits: &LabelledLogits, calibration: Option<&Calibration>) -> Sureness {
+    fn measure(logits: &LabelledLogits, calibration: Option<&Calibration>, fitted_here: bool) -> Sureness {
         let error = |temperature| expected_calibration_error(&logits.answers(temperature));
         let calibrated = calibration.map(|&Calibration { temperature, .. }| Calibrated {
             temperature,
             error: error(temperature),
             loss: logits.loss(temperature),
+            fitted_here,
         });
         Sureness { raw: error(1.0), calibrated }
     }
@@ -141,8 +139,8 @@ fn print_metrics(metrics: &Metrics, sureness: &Sureness, skipped: usize, as_json
     if as_json {
         let mut values = json!({"top1": top1, "top5": top5, "loss": loss, "images": images, "skipped": skipped});
         values["calibration_error"] = json!(sureness.raw);
-        if let Some(Calibrated { temperature, error, loss }) = sureness.calibrated {
-            values["calibrated"] = json!({"temperature": temperature, "calibration_error": error, "loss": loss});
+        if let Some(Calibrated { temperature, error, loss, fitted_here }) = sureness.calibrated {
+            values["calibrated"] = json!({"temperature": temperature, "calibration_error": error, "loss": loss, "fitted_here": fitted_here});
         }
         return writeln!(out, "{values}");
     }
@@ -152,10 +150,11 @@ fn print_metrics(metrics: &Metrics, sureness: &Sureness, skipped: usize, as_json
     let raw = 100.0 * sureness.raw;
     match sureness.calibrated {
         None => writeln!(out, "calibration error {raw:.2} %, not calibrated"),
-        Some(Calibrated { temperature, error, loss }) => writeln!(
+        Some(Calibrated { temperature, error, loss, fitted_here }) => writeln!(
             out,
-            "calibration error {:.2} %   loss {loss:.4}   at temperature {temperature:.3} (without: {raw:.2} %)",
-            100.0 * error
+            "calibration error {:.2} %   loss {loss:.4}   at temperature {temperature:.3}{} (without: {raw:.2} %)",
+            100.0 * error,
+            if fitted_here { ", fitted on these images" } else { "" }
         ),
     }
 }

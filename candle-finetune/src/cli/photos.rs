@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
 use candle_finetune::dataset;
+use glob::{MatchOptions, glob_with};
 
 /// Every photo that `named` stands for, in that order.
 ///
@@ -23,13 +24,29 @@ pub fn listed(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn lines(input: impl BufRead) -> anyhow::Result<Vec<PathBuf>> {
-    let lines = input.lines().collect::<Result<Vec<_>, _>>().map_err(|error| anyhow!("stdin: {error}"))?;
-    Ok(lines.into_iter().filter(|line| !line.is_empty()).map(PathBuf::from).collect())
+    let lines = input.split(b'\n').collect::<Result<Vec<_>, _>>().map_err(|error| anyhow!("stdin: {error}"))?;
+    let without_return = |line: Vec<u8>| line.strip_suffix(b"\r").map(<[u8]>::to_vec).unwrap_or(line);
+    Ok(lines.into_iter().map(without_return).filter(|line| !line.is_empty()).map(path_of).collect())
+}
+
+/// A path need not be text.
+#[cfg(unix)]
+fn path_of(line: Vec<u8>) -> PathBuf {
+    <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(line).into()
+}
+
+#[cfg(not(unix))]
+fn path_of(line: Vec<u8>) -> PathBuf {
+    String::from_utf8_lossy(&line).into_owned().into()
 }
 
 fn matching(pattern: &str) -> anyhow::Result<Vec<PathBuf>> {
-    let found = glob::glob(pattern).map_err(|error| anyhow!("`{pattern}`: {error}"))?;
+    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::default() };
+    let found = glob_with(pattern, options).map_err(|error| anyhow!("`{pattern}`: {error}"))?;
     let found = found.collect::<Result<Vec<_>, _>>()?;
+    if found.is_empty() && !pattern.contains(['*', '?']) {
+        return Ok(vec![pattern.into()]); // `photo[1].jpg` is a name more often than a pattern
+    }
     if found.is_empty() {
         bail!("`{pattern}` matches nothing");
     }

@@ -117,12 +117,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         labelled: truths.is_some(),
     };
     let interrupt = Interrupt::listen()?;
+    let batch = batch_size(model.preprocessing.crop, &device);
+    let options = arguments.reading.plan.options_for(&device, &model, photos.len(), batch);
+    let classifier = model.classifier_with(&device, &options)?;
     let (mut output, photos) = Output::open(sheet, arguments, photos)?;
     let samples: Vec<Sample> = photos.into_iter().map(|path| Sample { path, label: 0 }).collect();
     if !samples.is_empty() {
-        let batch = batch_size(model.preprocessing.crop, &device);
-        let options = arguments.reading.plan.options_for(&device, &model, samples.len(), batch);
-        let classifier = model.classifier_with(&device, &options)?;
         let strict = arguments.reading.strict;
         let mut run =
             Run { classifier: &classifier, samples: &samples, confidence: &confidence, truths, output, strict };

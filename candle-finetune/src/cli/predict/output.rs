@@ -51,8 +51,9 @@ impl Output {
     fn resume(sheet: Sheet, path: &Path, photos: Vec<PathBuf>) -> anyhow::Result<(Output, Vec<PathBuf>)> {
         let named = |source| Error::Io { path: path.into(), source };
         let text = std::fs::read(path).map_err(named)?;
-        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let whole = whole_rows(sheet.form, &text);
         let kept = kept_rows(&sheet, &text[..whole])
+            .and_then(|kept| check_begun(&sheet, whole == 0, &text[whole..]).map(|()| kept))
             .map_err(|error| anyhow!("{}: cannot go on: {error}\nhint: replace it with --overwrite", path.display()))?;
         let mut file = OpenOptions::new().write(true).open(path).map_err(named)?;
         file.set_len(whole as u64).map_err(named)?;
@@ -98,6 +99,33 @@ fn without(photos: Vec<PathBuf>, done: impl Iterator<Item = String>) -> Vec<Path
         _ => true,
     };
     photos.into_iter().filter(is_left).collect()
+}
+
+/// How many bytes of `text` are rows with their end. A line break within quotes ends no row of a table.
+fn whole_rows(form: Form, text: &[u8]) -> usize {
+    let (mut quoted, mut whole) = (false, 0);
+    for (index, &byte) in text.iter().enumerate() {
+        match byte {
+            b'"' if form == Form::Csv => quoted = !quoted,
+            b'\n' if !quoted => whole = index + 1,
+            _ => {}
+        }
+    }
+    whole
+}
+
+/// Refuses to cut off what cannot be the beginning of a row, or of a table where it is the `first` line.
+fn check_begun(sheet: &Sheet, first: bool, tail: &[u8]) -> anyhow::Result<()> {
+    const OBJECT: &[u8] = b"{\"path\":";
+    let begun = match sheet.form {
+        Form::Csv if first => sheet.header()?.as_bytes().starts_with(tail),
+        Form::Csv => true, // the columns are those of this command
+        Form::Jsonl | Form::Text => tail.starts_with(OBJECT) || OBJECT.starts_with(tail),
+    };
+    if !begun {
+        bail!("its last line is no row of predictions");
+    }
+    Ok(())
 }
 
 /// Path and verdict of each row.

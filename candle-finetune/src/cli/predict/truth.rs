@@ -1,7 +1,7 @@
 //! What photos really show, from a table.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::anyhow;
 use candle_finetune::evaluate::ClassMap;
@@ -31,21 +31,29 @@ impl Truths {
         let classes: BTreeSet<&String> = lines.iter().map(|line| &line.label).collect();
         let classes: Vec<String> = classes.into_iter().cloned().collect();
         let map = ClassMap::between(&classes, model)?;
+        if map.by_order {
+            say!("note: the model does not name its classes; labels are taken in alphabetical order");
+        }
         let outputs: HashMap<&String, usize> = classes.iter().zip(map.outputs.iter().copied()).collect();
         let folder = file.parent().unwrap_or(Path::new(""));
         let mut truths = HashMap::new();
         for Line { path, label } in &lines {
             let truth = Truth { label: label.clone(), output: outputs[label] };
-            truths.entry(folder.join(path)).or_insert(truth.clone());
-            truths.insert(path.clone(), truth);
+            truths.entry(plain(&folder.join(path))).or_insert(truth.clone());
+            truths.insert(plain(path), truth);
         }
         Ok(Truths(truths))
     }
 
     /// That of a photo, where the table has it.
     pub fn of(&self, path: &Path) -> Option<Truth> {
-        self.0.get(path).cloned()
+        self.0.get(&plain(path)).cloned()
     }
+}
+
+/// Without `.`: `./a.jpg` is `a.jpg`.
+fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| !matches!(part, Component::CurDir)).collect()
 }
 
 fn read_lines(file: &Path) -> csv::Result<Vec<Line>> {
