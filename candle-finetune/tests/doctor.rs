@@ -215,3 +215,27 @@ fn files_of_zero_bytes_are_no_copies_of_each_other() {
     assert_eq!(of_kind(&found, "empty-file").len(), 2);
     assert!(of_kind(&found, "two-labels").is_empty());
 }
+
+#[test]
+fn what_training_refuses_is_an_error() {
+    let bench = Bench::with_photos();
+    bench.file("alone/train/red/a.png", fs::read(bench.path("photos/red/000.png")).unwrap());
+    let ran = bench.run(&["doctor", "alone", "--json"]).failed();
+    assert_eq!(findings(&ran)[0]["severity"], "error");
+    for index in 0..8 {
+        bench.file(&format!("photos/red/{index:03}.png"), format!("no picture {index}"));
+    }
+    let ran = bench.run(&["doctor", "photos", "--json"]).failed();
+    assert_eq!(findings(&ran)[0]["text"], "no training image of class `red` can be read");
+}
+
+#[cfg(unix)]
+#[test]
+fn names_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let bench = Bench::with_photos();
+    let name = std::ffi::OsStr::from_bytes(b"caf\xe9.png");
+    fs::write(bench.path("photos/red").join(name), "").unwrap();
+    let ran = bench.run(&["doctor", "photos", "--json"]).succeeded();
+    assert_eq!(of_kind(&findings(&ran), "empty-file").concat(), ["red/caf\u{fffd}.png"]);
+}

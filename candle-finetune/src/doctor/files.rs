@@ -1,10 +1,13 @@
 //! What single files have: bytes that show nothing, names that lie, sizes and modes that differ.
 
+use std::collections::BTreeMap;
+
 use candle_resnet::preprocess::Note;
 
-use super::finding::{Finding, Kind};
+use super::finding::{Finding, Kind, Severity};
 use super::inspection::{Inspection, Picture};
 use super::{File, Image};
+use crate::dataset::SplitName;
 
 /// A kind of note that many files share is told once, with its files.
 type Told = fn(&Note) -> bool;
@@ -21,13 +24,34 @@ pub(super) fn findings(images: &[Image], inspections: &[Inspection], crop: Optio
         together(kind, text, images, inspections, |picture| picture.notes.iter().any(is_it))
     });
     let small = crop.and_then(|crop| small(images, inspections, crop));
-    single.chain(shared).chain(grey(images, inspections)).chain(small).collect()
+    single
+        .chain(unreadable_classes(images, inspections))
+        .chain(shared)
+        .chain(grey(images, inspections))
+        .chain(small)
+        .collect()
 }
 
 fn fault(image: &Image, inspection: &Inspection) -> Option<Finding> {
     let fault = inspection.picture.as_ref().err()?;
     let kind = if fault.is_empty { Kind::EmptyFile } else { Kind::Unreadable };
     Some(Finding::new(kind, fault.reason.clone(), vec![image.file.clone()]))
+}
+
+/// Classes that have training images of which none can be read.
+fn unreadable_classes(images: &[Image], inspections: &[Inspection]) -> Vec<Finding> {
+    let mut classes: BTreeMap<&str, bool> = BTreeMap::new();
+    for (Image { file, .. }, inspection) in images.iter().zip(inspections) {
+        if file.split == SplitName::Train {
+            *classes.entry(&file.class).or_default() |= inspection.picture.is_ok();
+        }
+    }
+    let lost = classes.into_iter().filter(|(_, readable)| !readable);
+    let finding = |(class, _)| {
+        let text = format!("no training image of class `{class}` can be read");
+        Finding { severity: Severity::Error, ..Finding::new(Kind::Unreadable, text, Vec::new()) }
+    };
+    lost.map(finding).collect()
 }
 
 fn lie(image: &Image, inspection: &Inspection) -> Option<Finding> {

@@ -3,7 +3,7 @@
 //! Data for people and for programs; prints nothing.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
@@ -132,13 +132,18 @@ pub(super) const SAME: &str = "the same file";
 /// A file that a finding is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct File {
-    /// Where it is.
+    /// Where it is; bytes that are not UTF-8 are replaced where it is serialised.
+    #[serde(serialize_with = "as_path")]
     pub path: PathBuf,
     /// Its part of the data set.
     #[serde(serialize_with = "as_text")]
     pub split: SplitName,
     /// Its label.
     pub class: String,
+}
+
+fn as_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {

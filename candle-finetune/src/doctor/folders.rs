@@ -43,10 +43,12 @@ const STRAY: [&str; 26] = [
 
 /// Everything that can be told of a folder without opening an image.
 pub(super) fn findings(Survey { dataset, problems }: &Survey) -> Vec<Finding> {
-    let problems = problems.iter().map(problem);
+    let untrainable = dataset.check_for_training().err();
+    let problems = problems.iter().chain(&untrainable).map(problem);
     let told = dataset.findings.iter().filter_map(told);
     let counted = [few_images(dataset), imbalance(dataset)].into_iter().flatten();
-    problems.chain(told).chain(stray_classes(&dataset.classes)).chain(counted).collect()
+    let problems: Vec<Finding> = problems.collect();
+    problems.into_iter().chain(told).chain(stray_classes(&dataset.classes)).chain(counted).collect()
 }
 
 /// What keeps the folder from being used.

@@ -1,6 +1,6 @@
-//! The short form before training: the same file twice, found at the price of a glance.
+//! The short form before training: the same file twice.
 //!
-//! Only files of equal length are read; of photos that is hardly any.
+//! Only files of equal length are read: few among large photos, most among many small ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

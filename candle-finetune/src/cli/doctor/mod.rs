@@ -13,7 +13,6 @@ use candle_finetune::extract::batch_size;
 use candle_resnet::Trunk;
 use candle_resnet::preprocess::Preprocessing;
 use clap::Args;
-use serde_json::json;
 
 use super::Outcome;
 use super::common::{
@@ -119,7 +118,7 @@ impl Arguments {
 fn print_json(findings: &[Finding]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     for finding in findings {
-        writeln!(out, "{}", json!(finding))?;
+        writeln!(out, "{}", serde_json::to_string(finding)?)?;
     }
     Ok(())
 }

@@ -71,10 +71,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         bail!("--checkpoint-minutes belongs to --train-from with a part before the head");
     }
     let dataset = asked.dataset()?;
-    arguments.check_copies(&dataset)?;
     let device = asked.device()?;
     let target = arguments.target(&asked)?;
     let draft = Draft::new(&target, arguments.overwrite || arguments.resume.is_some())?;
+    arguments.check_copies(&dataset)?;
     let model = arguments.run.load(&mut asked)?;
     let mut display = Display::new(Interrupt::listen()?);
     let options = asked.options(&model, &device);
