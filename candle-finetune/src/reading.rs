@@ -120,12 +120,12 @@ impl<'a> Reader<'a> {
     pub(crate) fn read(&self, sights: &[Sight]) -> Result<Pixels> {
         let images: Vec<&[Sight]> = sights.chunk_by(|a, b| a.image == b.image).collect();
         let read: Vec<_> = images.into_par_iter().map(|sights| (sights, self.views(sights))).collect();
-        let mut pixels = Pixels::default();
+        let (mut pixels, mut all) = (Pixels::default(), Vec::new());
         for (sights, views) in read {
             let name = || self.images.name(sights[0].image);
             match (views, self.unreadable) {
                 (Ok((values, notes)), _) => {
-                    pixels.values.extend(values);
+                    all.push(values);
                     pixels.sights.extend(sights);
                     pixels.notes.extend(notes.into_iter().map(|note| (name(), note)));
                 }
@@ -133,6 +133,7 @@ impl<'a> Reader<'a> {
                 (Err(reason), Unreadable::Fatal) => return Err(Error::Strict(Skipped { name: name(), reason })),
             }
         }
+        pixels.values = joined(&all);
         Ok(pixels)
     }
 
@@ -153,6 +154,19 @@ impl<'a> Reader<'a> {
             _ => Ok(self.preprocessing.input(photo, self.channels)?),
         }
     }
+}
+
+/// One after the other. Threads share the copying, and with it the system's work of making memory for a large batch.
+fn joined(parts: &[Vec<f32>]) -> Vec<f32> {
+    let mut all = vec![0.0; parts.iter().map(Vec::len).sum()];
+    let (mut places, mut rest) = (Vec::new(), all.as_mut_slice());
+    for part in parts {
+        let (place, behind) = rest.split_at_mut(part.len());
+        places.push(place);
+        rest = behind;
+    }
+    places.into_par_iter().zip(parts).for_each(|(place, part)| place.copy_from_slice(part));
+    all
 }
 
 impl Pixels {

@@ -205,7 +205,7 @@ impl Unfreezing<'_> {
         let Model { architecture, preprocessing, .. } = self.frozen.model;
         let maps = self.maps(self.splits.train, trunk.zip(first.entry(architecture)));
         let source = Source { maps: &maps, images: self.splits.train, indices: start.fit() };
-        let images = trial_images(preprocessing.crop, self.tail.batch_size);
+        let images = trial_images(preprocessing.crop, self.tail.batch_size, self.frozen.device);
         let course = self.course(&source.indices);
         let sights: Vec<Sight> = course.sights(1, &source.indices).take(images).collect();
         let trainer = self.trainer(first, &start.head, &source)?;
