@@ -35,7 +35,7 @@ impl Number for bf16 {
 /// A convolution of maps of one size, (N, H, W, C) → (N, H', W', C'), with weights (C', K, K, C / groups). Sums are f32, and
 /// products, too, where maps are.
 ///
-/// The algorithms add in one order: the same input gives the same bits.
+/// Algorithms add in one order, so that the same input gives the same bits, unless cuDNN has none of these for a shape.
 #[derive(Debug)]
 pub(crate) struct TrainableConv<T: Number> {
     conv: ConvDescriptor<f32>,

@@ -1,8 +1,8 @@
 //! The trainable form of a network on NVIDIA GPUs: cuDNN's convolutions and kernels of our own, on maps (N, H, W, C) of f32 or of bf16.
 //!
 //! In bf16 parameters, their gradients and running statistics are f32 still, and so are all sums: mixed precision as PyTorch's autocast
-//! has it. Everything is put on the device's stream one after another; nothing here waits for it. Sums are added in an order that
-//! shapes decide, so that a training repeated gives the same bits on the same chip.
+//! has it. Everything is put on the device's stream one after another; nothing here waits for it. Kernels add in an order that
+//! shapes decide, and so does cuDNN where it can.
 
 mod launch;
 mod pass;
