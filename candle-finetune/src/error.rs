@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::augment::AugmentError;
 use crate::checkpoints::CheckpointError;
 use crate::dataset::DatasetError;
+use crate::doctor::EqualFiles;
 use crate::extract::Skipped;
 use crate::map_store::MapStoreError;
 use crate::train::TrainError;
@@ -46,13 +47,8 @@ pub enum Error {
     #[error("class `{0}` has no training image that could be read")]
     EmptyClass(String),
     /// The same file in more than one part of the data set.
-    #[error("images in more than one of train, val and test: {count} ({})", shown(.first, *.count))]
-    Leaks {
-        /// How many.
-        count: usize,
-        /// Where the first of them lies; two paths or more.
-        first: Vec<PathBuf>,
-    },
+    #[error("images in more than one of train, val and test: {0}")]
+    Leaks(EqualFiles),
     /// A fraction for validation that leaves nothing on one side.
     #[error("`val-fraction` is {0}, expected from 0 up and below 1")]
     ValFraction(f64),
@@ -117,13 +113,6 @@ fn first_reason(skipped: &[Skipped]) -> String {
     skipped.first().map_or_else(String::new, |first| first.reason.to_string())
 }
 
-/// The first two paths of the first of `count` groups.
-fn shown(first: &[PathBuf], count: usize) -> String {
-    let paths: Vec<String> = first.iter().take(2).map(|path| path.display().to_string()).collect();
-    let more = if count > 1 { ", …" } else { "" };
-    format!("{}{more}", paths.join(" = "))
-}
-
 impl Error {
     /// The way out, in one line.
     pub fn hint(&self) -> Option<String> {
@@ -134,7 +123,7 @@ impl Error {
             Error::Checkpoint(error) => error.hint(),
             Error::Strict(_) => Some("without --strict such images are skipped and counted".into()),
             Error::EmptyClass(_) => Some("repair its images or take the folder away".into()),
-            Error::Leaks { .. } => Some(
+            Error::Leaks(_) => Some(
                 "`finetune doctor` lists them; keep each in one part, or train all the same with --allow-leaks".into(),
             ),
             Error::UnknownClasses { known, .. } => Some(format!("it knows: {}", known.join(", "))),

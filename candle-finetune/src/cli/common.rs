@@ -288,16 +288,16 @@ pub struct ReadingArguments {
     pub plan: PlanArguments,
 }
 
-/// How the frozen network computes.
+/// How networks compute.
 #[derive(Args)]
-#[command(next_help_heading = "Frozen network")]
+#[command(next_help_heading = "Computing")]
 pub struct PlanArguments {
     /// Instruction set of the kernels: avx512, avx2, neon or portable; the best there is if left out
     #[arg(long, value_name = "SET", env = "FINETUNE_INSTRUCTION_SET", value_parser = instruction_set)]
     instruction_set: Option<InstructionSet>,
 
-    /// What the network before what trains computes in: f32, or bf16, which is faster where the processor has instructions
-    /// for it, and on CUDA [default: f32]
+    /// What the frozen network computes in, and with cuDNN what trains, too: f32, or bf16, which is faster on CUDA and where the
+    /// processor has instructions for it [default: f32]
     #[arg(long, value_name = "PRECISION")]
     precision: Option<Precision>,
 

@@ -126,9 +126,6 @@ impl Kind {
     }
 }
 
-/// How texts on equal files begin.
-pub(super) const SAME: &str = "the same file";
-
 /// A file that a finding is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct File {
@@ -161,7 +158,11 @@ pub struct Finding {
     pub text: String,
     /// The files that it is about.
     pub files: Vec<File>,
-    /// How sure or how much, from 0 to 1, where that can be said: the probability that the label is wrong, the likeness of copies.
+    /// Whether they are equal to the last byte.
+    #[serde(skip)]
+    pub(super) exact: bool,
+    /// How sure or how much, from 0 to 1, where that can be said: the probability that the label is wrong, the likeness of copies, half
+    /// the distance of outliers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
     /// The label that is proposed instead.
@@ -175,12 +176,7 @@ impl Finding {
     /// A finding of that kind, as bad as its kind is.
     pub(super) fn new(kind: Kind, text: impl Into<String>, files: Vec<File>) -> Finding {
         let (severity, advice) = (kind.severity(), kind.advice().to_owned());
-        Finding { kind, severity, text: text.into(), files, score: None, proposed: None, advice }
-    }
-
-    /// Whether it is about equal files.
-    pub(super) fn is_exact(&self) -> bool {
-        self.text.starts_with(SAME)
+        Finding { kind, severity, text: text.into(), files, exact: false, score: None, proposed: None, advice }
     }
 
     /// The same with a score.

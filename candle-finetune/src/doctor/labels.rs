@@ -117,8 +117,7 @@ fn fit(set: &FeatureSet, proceed: &mut dyn FnMut() -> Result<()>) -> Result<Head
 
 /// (N, D) → N × C.
 fn probabilities(head: &Head, features: &Tensor) -> Result<Vec<Vec<f32>>> {
-    let logits = head.forward(features)?.detach();
-    Ok(softmax(&logits, D::Minus1)?.to_device(&Device::Cpu)?.to_vec2()?)
+    Ok(softmax(&head.logits(features)?, D::Minus1)?.to_device(&Device::Cpu)?.to_vec2()?)
 }
 
 fn verdict(probabilities: &[f32], label: usize) -> Verdict {

@@ -49,7 +49,7 @@ use crate::images::LabelledImages;
 pub use census::Census;
 pub use finding::{File, Finding, Kind, Severity};
 pub use labels::Verdict;
-pub use leaks::{ExactCopies, exact_copies};
+pub use leaks::{EqualFiles, ExactCopies, exact_copies};
 
 use copies::Group;
 use inspection::Inspector;
@@ -167,8 +167,11 @@ fn copy_findings(group: &Group, images: &[Image]) -> Vec<Finding> {
     let files: Vec<File> = group.members.iter().map(|&member| images[member].file.clone()).collect();
     let splits: BTreeSet<SplitName> = files.iter().map(|file| file.split).collect();
     let classes: BTreeSet<&String> = files.iter().map(|file| &file.class).collect();
-    let what = if group.exact { finding::SAME } else { "nearly the same picture" };
-    let finding = |kind, text| Finding::new(kind, text, files.clone()).scored(group.likeness.into());
+    let what = if group.exact { "the same file" } else { "nearly the same picture" };
+    let finding = |kind, text| Finding {
+        exact: group.exact,
+        ..Finding::new(kind, text, files.clone()).scored(group.likeness.into())
+    };
     let mut findings = Vec::new();
     if splits.len() > 1 {
         findings.push(finding(Kind::Leak, format!("{what} in {}", joined(splits))));
@@ -229,7 +232,7 @@ fn sort(findings: &mut [Finding]) {
     let score = |finding: &Finding| finding.score.unwrap_or(0.0);
     findings.sort_by(|a, b| {
         let rank = (a.severity, a.kind).cmp(&(b.severity, b.kind));
-        let rank = rank.then(score(b).total_cmp(&score(a))).then_with(|| b.is_exact().cmp(&a.is_exact()));
+        let rank = rank.then(score(b).total_cmp(&score(a))).then_with(|| b.exact.cmp(&a.exact));
         rank.then_with(|| a.files.iter().map(|f| &f.path).cmp(b.files.iter().map(|f| &f.path)))
     });
 }

@@ -15,7 +15,7 @@ use anyhow::bail;
 use candle_finetune::Error;
 use candle_finetune::bundle::{Draft, RunRecord};
 use candle_finetune::dataset::Dataset;
-use candle_finetune::doctor::exact_copies;
+use candle_finetune::doctor::{EqualFiles, exact_copies};
 use candle_finetune::finetuning::{Derived, Findings, FineTuned, Machine, Validation, fine_tune_model};
 use candle_finetune::images::Splits;
 use candle_finetune::run_file::RunFile;
@@ -154,16 +154,9 @@ impl Arguments {
     }
 }
 
-/// How many groups of equal files there are, and the first.
-fn print_copies(what: &str, groups: &[Vec<PathBuf>]) {
-    if let Some(first) = groups.first() {
-        let shown: Vec<String> = first.iter().take(2).map(|path| path.display().to_string()).collect();
-        let more = if groups.len() > 1 { ", …" } else { "" };
-        say!(
-            "note: files that are {what}: {} ({}{more}; `finetune doctor` lists them)",
-            groups.len(),
-            shown.join(" = ")
-        );
+fn print_copies(what: &str, copies: &EqualFiles) {
+    if !copies.0.is_empty() {
+        say!("note: files that are {what}: {copies}; `finetune doctor` lists them");
     }
 }
 

@@ -1,6 +1,6 @@
 // What training needs beside cuDNN's convolutions: batch norms with residual and ReLU, pools, and their gradients.
 //
-// Maps are (N, H, W, C), of f32, bf16 or f16; a thread takes 16 bytes of neighbouring channels, so channels come in multiples of four
+// Maps are (N, H, W, C), of f32 or bf16; a thread takes 16 bytes of neighbouring channels, so channels come in multiples of four
 // or eight. Arithmetic is f32; sums over many pixels are f32 within a thread and f64 between blocks. Sums are added in an order
 // that shapes alone decide: the same input gives the same bits.
 //
@@ -9,19 +9,16 @@
 
 #include <cstdint>
 #include <cuda_bf16.h>
-#include <cuda_fp16.h>
 
 namespace {
 
 template <typename T> __device__ float widened(T value);
 template <> __device__ float widened(float value) { return value; }
 template <> __device__ float widened(__nv_bfloat16 value) { return __bfloat162float(value); }
-template <> __device__ float widened(__half value) { return __half2float(value); }
 
 template <typename T> __device__ T narrowed(float value);
 template <> __device__ float narrowed(float value) { return value; }
 template <> __device__ __nv_bfloat16 narrowed(float value) { return __float2bfloat16_rn(value); }
-template <> __device__ __half narrowed(float value) { return __float2half_rn(value); }
 
 // 16 bytes of neighbouring values.
 template <typename T> struct alignas(16) Pack {
@@ -611,5 +608,4 @@ __global__ void norm_gradient_totals(
 
 OF_TYPE(float, f32)
 OF_TYPE(__nv_bfloat16, bf16)
-OF_TYPE(__half, f16)
 }

@@ -155,6 +155,7 @@ impl Launcher {
         (epsilon, momentum): (f64, f64),
     ) -> Result<Statistics> {
         check_norm(variables, rows.channels)?;
+        check(&[(x.len(), rows.values()), (partial.sums.len(), partial.parts * 2 * rows.channels)])?;
         let mut statistics = self.uninitialised(4 * rows.channels)?;
         let function = self.function::<T>("norm_batch_statistics")?;
         let (parts, count, channels) = (partial.parts as u32, rows.count() as u32, rows.channels as u32);
@@ -285,6 +286,7 @@ impl Launcher {
         rows: Rows,
     ) -> Result<CudaSlice<T>> {
         check(&[(gradient.len(), rows.values()), (x.len(), rows.values()), (statistics.0.len(), 4 * rows.channels)])?;
+        check(&[(totals.coefficients.len(), 3 * rows.channels)])?;
         check_optional(factors, rows.images)?;
         let mut to = self.uninitialised(rows.values())?;
         let function = self.function::<T>("norm_gradient")?;
