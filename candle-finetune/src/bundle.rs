@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use crate::calibration::stored;
-use crate::error::{Error, Result, io_error, safetensors_io};
+use crate::error::{Error, Result, csv_io, io_error, safetensors_io};
 use crate::finetuning::{FineTuned, Phase, Settings, Stage};
 use crate::run_file::RunFile;
 pub use crate::run_file::RunRecord;
@@ -262,11 +262,4 @@ fn write_rows(path: &Path, rows: impl Iterator<Item = impl Serialize>) -> Result
         Ok(writer.flush()?)
     };
     write().map_err(|error| io_error(path)(csv_io(error)))
-}
-
-fn csv_io(error: csv::Error) -> io::Error {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => error,
-        other => io::Error::other(format!("{other:?}")),
-    }
 }

@@ -55,6 +55,7 @@ pub mod map_store;
 mod maps;
 mod random;
 mod reading;
+pub mod report;
 pub mod run_file;
 pub mod train;
 

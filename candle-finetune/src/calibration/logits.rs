@@ -5,6 +5,26 @@ use candle_core::{DType, Tensor};
 use super::Answer;
 use crate::train::TrainError;
 
+/// What a model says of one image at a temperature, beside its label.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Judgement {
+    /// The class that it is.
+    pub label: usize,
+    /// The class of the largest probability; of equal ones the first.
+    pub answer: usize,
+    /// The largest probability.
+    pub confidence: f64,
+    /// −ln of the label's probability.
+    pub loss: f64,
+}
+
+impl Judgement {
+    /// Whether the answer is the label.
+    pub fn is_right(&self) -> bool {
+        self.answer == self.label
+    }
+}
+
 /// Logits of N images over C classes, with a label for each image.
 #[derive(Debug, Clone, Default)]
 pub struct LabelledLogits {
@@ -47,9 +67,14 @@ impl LabelledLogits {
         self.values.chunks_exact(self.classes.max(1)).zip(self.labels.iter().map(|&label| label as usize))
     }
 
-    /// What the model says of each image when its logits are divided by `temperature`; of equal logits the first is the answer.
+    /// What the model says of each image when its logits are divided by `temperature`.
+    pub fn judgements(&self, temperature: f64) -> Vec<Judgement> {
+        self.rows().map(|(logits, label)| judgement(logits, label, temperature)).collect()
+    }
+
+    /// The same, as far as it tells how sure it may be.
     pub fn answers(&self, temperature: f64) -> Vec<Answer> {
-        self.rows().map(|(logits, label)| answer(logits, label, temperature)).collect()
+        self.judgements(temperature).iter().map(Answer::from).collect()
     }
 
     /// Mean cross-entropy in nats when logits are divided by `temperature`.
@@ -59,10 +84,11 @@ impl LabelledLogits {
     }
 }
 
-fn answer(logits: &[f32], label: usize, temperature: f64) -> Answer {
+fn judgement(logits: &[f32], label: usize, temperature: f64) -> Judgement {
     let first_largest = |best: usize, class: usize| if logits[class] > logits[best] { class } else { best };
-    let best = (0..logits.len()).fold(0, first_largest);
-    Answer { confidence: log_probability(logits, best, temperature).exp(), right: best == label }
+    let answer = (0..logits.len()).fold(0, first_largest);
+    let confidence = log_probability(logits, answer, temperature).exp();
+    Judgement { label, answer, confidence, loss: -log_probability(logits, label, temperature) }
 }
 
 /// ln softmax(logits / temperature) of one class, safe against overflow.

@@ -25,8 +25,8 @@ mod temperature;
 
 use serde::{Deserialize, Serialize};
 
-pub use logits::LabelledLogits;
-pub use reliability::{BINS, expected_calibration_error};
+pub use logits::{Judgement, LabelledLogits};
+pub use reliability::{BINS, Bin, expected_calibration_error, reliability};
 pub use selective::{RiskCoverage, Selection};
 pub use temperature::{RANGE, fit_temperature};
 
@@ -37,6 +37,12 @@ pub struct Answer {
     pub confidence: f64,
     /// Whether it is that of the label.
     pub right: bool,
+}
+
+impl From<&Judgement> for Answer {
+    fn from(judgement: &Judgement) -> Answer {
+        Answer { confidence: judgement.confidence, right: judgement.is_right() }
+    }
 }
 
 /// What is known of a model's confidence.

@@ -5,14 +5,40 @@ use super::Answer;
 /// Bins of confidence.
 pub const BINS: usize = 15;
 
-/// The expected calibration error: in [`BINS`] bins of equal width, the distance between mean confidence and accuracy, weighted by how
-/// many answers are in each (Guo et al., 2017). A confidence between two bins is in the lower one. 0 without answers.
-pub fn expected_calibration_error(answers: &[Answer]) -> f64 {
-    let mut gaps = [0.0; BINS];
-    for answer in answers {
-        gaps[bin(answer.confidence)] += answer.confidence - f64::from(answer.right);
+/// Answers whose confidence is in one bin.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Bin {
+    /// How many there are.
+    pub answers: usize,
+    /// How many of them are right.
+    pub right: usize,
+    /// The sum of their confidences.
+    pub confidence: f64,
+}
+
+impl Bin {
+    /// Mean confidence less accuracy, times the number of answers.
+    fn gap(&self) -> f64 {
+        self.confidence - self.right as f64
     }
-    gaps.iter().map(|gap| gap.abs()).sum::<f64>() / answers.len().max(1) as f64
+}
+
+/// Answers in [`BINS`] bins of equal width, the least confident first. A confidence between two bins is in the lower one.
+pub fn reliability(answers: &[Answer]) -> [Bin; BINS] {
+    let mut bins = [Bin::default(); BINS];
+    for answer in answers {
+        let bin = &mut bins[bin(answer.confidence)];
+        bin.answers += 1;
+        bin.right += usize::from(answer.right);
+        bin.confidence += answer.confidence;
+    }
+    bins
+}
+
+/// The expected calibration error: the distance between mean confidence and accuracy in each bin of [`reliability`], weighted by how
+/// many answers are in it (Guo et al., 2017). 0 without answers.
+pub fn expected_calibration_error(answers: &[Answer]) -> f64 {
+    reliability(answers).iter().map(|bin| bin.gap().abs()).sum::<f64>() / answers.len().max(1) as f64
 }
 
 fn bin(confidence: f64) -> usize {

@@ -7,7 +7,7 @@ use candle_resnet::FeatureExtractor;
 use candle_resnet::preprocess::Preprocessing;
 
 use super::{
-    Derived, Findings, FineTuned, Observer, Phase, RangeTested, Rates, Settings, Stage, TrainedWeights, Validation,
+    Derived, Findings, FineTuned, Judged, Observer, Phase, RangeTested, Rates, Settings, Stage, TrainedWeights, Validation,
     assignments, check_classes,
 };
 use crate::augment::{Augmentation, ViewCount};
@@ -43,15 +43,18 @@ pub fn fine_tune(
         splits.val.map(|images| reader.features(Phase::ValFeatures, images, Views::Plain, observer)).transpose()?;
     check_classes(splits.train, &train.kept, &splits.classes)?;
     let parts = Parts::divide(&train, val.as_ref(), splits.classes.len(), settings)?;
-    let trained = parts.train(settings, observer)?;
+    let mut trained = parts.train(settings, observer)?;
+    let held_out = parts.held_out(&train);
+    let calibration = trained.judged.as_ref().map(Calibration::fit);
     // Only now, when nothing is left to choose.
     let test = reader.test(&trained.head, splits, observer)?;
     Ok(FineTuned {
         classes: splits.classes.clone(),
-        assignments: assignments(splits.train, &train.kept, &parts.held_out(&train)),
+        assignments: assignments(splits.train, &train.kept, &held_out),
         test,
+        judged: trained.judged.take().map(|logits| Judged { images: val.map_or(held_out, |val| val.kept), logits }),
         findings: reader.findings,
-        trained: trained.into_weights()?,
+        trained: trained.into_weights(calibration)?,
     })
 }
 
@@ -207,20 +210,19 @@ impl Parts {
         let fitted = self.fit(Phase::Fit, head, observer)?;
         let stopped = fitted.ended == Ended::Observer;
         if stopped || !settings.refit || self.held_out.is_empty() {
-            let calibration = self.calibration(&fitted, fitted.best_epoch)?;
-            return Ok(TrainedHead { calibration, ..TrainedHead::fitted(fitted, self.val_images()) });
+            let judged = self.judged(&fitted, fitted.best_epoch)?;
+            return Ok(TrainedHead { judged, ..TrainedHead::fitted(fitted, self.val_images()) });
         }
         let epochs = fitted.refit_epochs();
-        let calibration = self.calibration(&fitted, epochs)?;
+        let judged = self.judged(&fitted, epochs)?;
         let refitted = run_epochs(Phase::Refit, epochs, observer, |o| train::refit(&self.all, head, epochs, o))?;
-        Ok(TrainedHead { calibration, ..TrainedHead::refitted(fitted, refitted, self.val_images()) })
+        Ok(TrainedHead { judged, ..TrainedHead::refitted(fitted, refitted, self.val_images()) })
     }
 
-    /// How sure the head that was fitted in so many epochs may be, measured on the validation images, where there are any.
-    fn calibration(&self, fitted: &Trained, epochs: usize) -> Result<Option<Calibration>> {
+    /// What the head that was fitted in so many epochs says of the validation images, where there are any.
+    fn judged(&self, fitted: &Trained, epochs: usize) -> Result<Option<LabelledLogits>> {
         let Some((val, head)) = self.val.as_ref().zip(fitted.head_after(epochs)) else { return Ok(None) };
-        let logits = LabelledLogits::new(&head.logits(&val.plain()?)?, val.labels())?;
-        Ok(Some(Calibration::fit(&logits)))
+        Ok(Some(LabelledLogits::new(&head.logits(&val.plain()?)?, val.labels())?))
     }
 
     /// Trains a head that is never asked about what is held out, for all epochs where nothing can be measured.
@@ -266,8 +268,8 @@ struct TrainedHead {
     /// Epochs of the last training on all training images; empty where there was none.
     refit: Vec<EpochRecord>,
     val: Option<Validation>,
-    /// Measured with `val`.
-    calibration: Option<Calibration>,
+    /// What `val` was measured by.
+    judged: Option<LabelledLogits>,
     interrupted: bool,
 }
 
@@ -286,7 +288,7 @@ impl TrainedHead {
             settings: fitted.settings,
             fit: fitted.history,
             refit: Vec::new(),
-            calibration: None,
+            judged: None,
         }
     }
 
@@ -300,7 +302,7 @@ impl TrainedHead {
         TrainedHead { head: refitted.head, settings: refitted.settings, refit: refitted.history, ..base }
     }
 
-    fn into_weights(self) -> Result<TrainedWeights> {
+    fn into_weights(self, calibration: Option<Calibration>) -> Result<TrainedWeights> {
         let stages = [(Phase::Fit, self.fit), (Phase::Refit, self.refit)];
         let stages = stages.into_iter().filter(|(_, epochs)| !epochs.is_empty());
         Ok(TrainedWeights {
@@ -308,7 +310,7 @@ impl TrainedHead {
             derived: Derived { head: Some(Rates::of(self.settings.lr, self.settings.weight_decay)), tail: None },
             stages: stages.map(|(phase, epochs)| Stage { phase, epochs }).collect(),
             val: self.val,
-            calibration: self.calibration,
+            calibration,
             interrupted: self.interrupted,
         })
     }

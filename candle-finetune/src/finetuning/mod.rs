@@ -24,7 +24,7 @@ use candle_resnet::preprocess::Note;
 use serde::{Deserialize, Serialize};
 
 use crate::augment::{Augmentation, ViewCount};
-use crate::calibration::Calibration;
+use crate::calibration::{Calibration, LabelledLogits};
 use crate::error::{Error, Result};
 use crate::images::LabelledImages;
 use crate::reading::Skipped;
@@ -164,10 +164,22 @@ pub struct FineTuned {
     pub trained: TrainedWeights,
     /// What the final weights reach on the test images.
     pub test: Option<Metrics>,
+    /// What a head that was trained on features, but not on these images, said of validation images. Of a tail nothing is kept: its
+    /// held-out images stay held out, so that whoever asks the delivered weights hears the same.
+    pub judged: Option<Judged>,
     /// Where each training image went.
     pub assignments: Vec<Assignment>,
     /// What reading the images brought to light.
     pub findings: Findings,
+}
+
+/// What was said of images that were not learned from.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// Index of each image in the validation split, or in the training split where there is none.
+    pub images: Vec<usize>,
+    /// Logits of the images, beside their labels.
+    pub logits: LabelledLogits,
 }
 
 /// New weights and their history.

@@ -144,6 +144,7 @@ impl Unfreezing<'_> {
             classes: self.splits.classes.clone(),
             assignments: assignments(self.splits.train, &start.kept, &start.held_out),
             test,
+            judged: None,
             findings,
             trained: self.trained(start.fitted, ended),
         })

@@ -1,0 +1,102 @@
+//! Images that deserve a look, as pictures with what can be said of them.
+
+use std::collections::BTreeMap;
+
+use candle_resnet::preprocess::{Photo, Preprocessing};
+use image::RgbImage;
+
+use super::page::{NearView, Picture, percent};
+use super::pictures::{data_uri, prepared, whole};
+use crate::calibration::Judgement;
+use crate::error::Result;
+use crate::images::LabelledImages;
+
+/// Says of pictures what a network makes of them.
+pub trait Explainer {
+    /// What is to be said of each photo, whose answer was the class beside it.
+    ///
+    /// # Errors
+    /// If the network fails.
+    fn explain(&self, photos: &[(&Photo, usize)]) -> Result<Vec<Explained>>;
+}
+
+/// What a network makes of a picture.
+#[derive(Default)]
+pub struct Explained {
+    /// The picture as the network saw it, painted over where it spoke for the answer.
+    pub overlay: Option<RgbImage>,
+    /// Images that it learned from which are most like it, the nearest first.
+    pub near: Vec<Near>,
+}
+
+/// An image that was learned from.
+pub struct Near {
+    /// Its path.
+    pub name: String,
+    /// Its label.
+    pub label: String,
+    /// Cosine between its features and those of the picture, from -1 to 1.
+    pub similarity: f32,
+    /// The image, where it can be read.
+    pub photo: Option<Photo>,
+}
+
+/// Pictures below this side are shown pixel by pixel.
+const SMALL: usize = 100;
+
+/// Makes pictures of images.
+pub(super) struct Illustrator<'a> {
+    pub(super) images: &'a dyn LabelledImages,
+    pub(super) preprocessing: &'a Preprocessing,
+    pub(super) explainer: Option<&'a dyn Explainer>,
+    /// Name of a class.
+    pub(super) class: &'a dyn Fn(usize) -> String,
+}
+
+impl Illustrator<'_> {
+    /// A picture of each image, with what was said of it; images that cannot be read have none.
+    pub(super) fn pictures(&self, judged: &BTreeMap<usize, Judgement>) -> Result<BTreeMap<usize, Picture>> {
+        let read = judged.iter().filter_map(|(&image, judgement)| {
+            Some((image, judgement, self.images.photo(image).ok()?))
+        });
+        let read: Vec<(usize, &Judgement, Photo)> = read.collect();
+        let asked: Vec<(&Photo, usize)> = read.iter().map(|(_, judgement, photo)| (photo, judgement.answer)).collect();
+        let explained = match self.explainer {
+            Some(explainer) => explainer.explain(&asked)?,
+            None => Vec::new(),
+        };
+        let mut explained = explained.into_iter();
+        let mut pictures = BTreeMap::new();
+        for (image, judgement, photo) in &read {
+            let explained = explained.next().unwrap_or_default();
+            if let Some(picture) = self.picture(*image, judgement, photo, explained) {
+                pictures.insert(*image, picture);
+            }
+        }
+        Ok(pictures)
+    }
+
+    fn picture(&self, image: usize, judgement: &Judgement, photo: &Photo, explained: Explained) -> Option<Picture> {
+        let seen = prepared(photo, self.preprocessing)?;
+        Some(Picture {
+            name: self.images.name(image),
+            photo: data_uri(&seen).ok()?,
+            overlay: explained.overlay.and_then(|overlay| data_uri(&overlay).ok()),
+            small: self.preprocessing.crop < SMALL,
+            label: (self.class)(judgement.label),
+            answer: (self.class)(judgement.answer),
+            right: judgement.is_right(),
+            confidence: percent(judgement.confidence),
+            near: explained.near.iter().filter_map(near_view).collect(),
+        })
+    }
+}
+
+fn near_view(near: &Near) -> Option<NearView> {
+    Some(NearView {
+        name: near.name.clone(),
+        photo: data_uri(&whole(near.photo.as_ref()?)?).ok()?,
+        label: near.label.clone(),
+        similarity: format!("{:.2}", near.similarity),
+    })
+}

@@ -1,0 +1,172 @@
+//! What a training or an evaluation came to, as one HTML file that opens offline, with drawings and tables beside it.
+//!
+//! [`Report::write`] fills the templates in `templates/`; no number is computed there. Knows no network: what a picture shows where and what it is
+//! like comes from an [`Explainer`].
+
+mod charts;
+mod illustrated;
+mod measured;
+mod measures;
+pub(crate) mod page;
+mod pictures;
+mod rate;
+mod tables;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use askama::Template;
+use candle_resnet::training::Statistics;
+use serde::Serialize;
+
+use crate::error::{Error, Result, csv_io, io_error};
+use crate::finetuning::{PartPlan, Phase, Stage};
+use crate::train::EpochRecord;
+use charts::{Series, Unit, curves};
+use page::{Card, Chart, PartRow, ReportPage};
+
+pub use illustrated::{Explainer, Explained, Near};
+pub use measured::Measured;
+pub use measures::{ClassMeasures, Confusion, Pair};
+pub use page::Fact;
+pub use rate::Rate;
+
+/// What a report tells.
+#[derive(Default)]
+pub struct Report<'a> {
+    /// Such as `resnet18 on photos`.
+    pub title: String,
+    /// What is to be known first, a line each.
+    pub lead: Vec<String>,
+    /// What was done and with what.
+    pub facts: Vec<Fact>,
+    /// What became of each part of the network, where more than the head trained.
+    pub parts: Vec<PartPlan>,
+    /// Epochs, where there were any.
+    pub stages: &'a [Stage],
+    /// The text of `run.toml`, where there is one.
+    pub settings: Option<String>,
+    /// What images that were not learned from say.
+    pub measured: Option<Measured<'a>>,
+    /// What stood out in the data.
+    pub notes: Vec<String>,
+    /// Command lines that do it again.
+    pub commands: Vec<String>,
+}
+
+/// The folder of what lies beside the page `page`: `report.html` → `report-files`.
+pub fn folder_of(page: &Path) -> PathBuf {
+    let mut name = page.file_stem().unwrap_or_default().to_owned();
+    name.push("-files");
+    page.with_file_name(name)
+}
+
+impl Report<'_> {
+    /// Writes the page, and the folder beside it.
+    ///
+    /// Files of an earlier report are replaced. Images that cannot be read any more are left out.
+    ///
+    /// # Errors
+    /// If a file cannot be written, or what explains pictures fails.
+    pub fn write(self, page: &Path) -> Result<()> {
+        let files = Files { folder: folder_of(page) };
+        fs::create_dir_all(&files.folder).map_err(io_error(&files.folder))?;
+        let curves = self.curves(&files)?;
+        let (cards, measured) = match &self.measured {
+            Some(measured) => (measured.cards(), Some(measured.view(&files)?)),
+            None => (Vec::<Card>::new(), None),
+        };
+        let filled = ReportPage {
+            cards,
+            curves,
+            measured,
+            parts: self.parts.iter().map(part_row).collect(),
+            title: self.title,
+            lead: self.lead,
+            facts: self.facts,
+            notes: self.notes,
+            commands: self.commands,
+            settings: self.settings,
+        };
+        let html = filled.render().map_err(|error| io_error(page)(std::io::Error::other(error)))?;
+        fs::write(page, html).map_err(io_error(page))
+    }
+
+    /// Loss and accuracy over the epochs that are measured, and those of a refit behind them.
+    fn curves(&self, files: &Files) -> Result<Vec<Chart>> {
+        let mut charts = Vec::new();
+        for Stage { phase, epochs } in self.stages.iter().filter(|stage| stage.epochs.len() > 1) {
+            let Some((name, files_of)) = stage_names(*phase) else { continue };
+            let line = |value: fn(&EpochRecord) -> Option<f64>| -> Vec<(f64, f64)> {
+                epochs.iter().filter_map(|record| Some((record.epoch as f64, value(record)?))).collect()
+            };
+            let loss = [line(|record| Some(record.train_loss)), line(|record| record.val_loss)];
+            let top1 = [line(|record| record.train_top1), line(|record| record.val_top1)];
+            let drawings = [("loss", Unit::Number, loss), ("top-1", Unit::Percent, top1)];
+            for ((what, unit, [train, val]), file) in drawings.into_iter().zip(files_of) {
+                let series = [Series { name: "training", points: train }, Series { name: "validation", points: val }];
+                let series: Vec<Series> = series.into_iter().filter(|series| !series.points.is_empty()).collect();
+                if !series.is_empty() {
+                    let svg = files.drawing(file, curves(what, unit, &series))?;
+                    charts.push(Chart { svg, caption: format!("{what} {name}") });
+                }
+            }
+        }
+        Ok(charts)
+    }
+}
+
+/// What epochs of a phase are called, and the files of their drawings; nothing for what has none.
+fn stage_names(phase: Phase) -> Option<(&'static str, [&'static str; 2])> {
+    match phase {
+        Phase::Head => Some(("of the head before all else", ["head-loss.svg", "head-top1.svg"])),
+        Phase::Fit => Some(("in each epoch", ["loss.svg", "top1.svg"])),
+        Phase::Refit => Some(("of the refit on all training images", ["refit-loss.svg", "refit-top1.svg"])),
+        _ => None,
+    }
+}
+
+fn part_row(&PartPlan { part, parameters, trained, lr, statistics }: &PartPlan) -> PartRow {
+    PartRow {
+        name: part.to_string(),
+        parameters: parameters.to_string(),
+        state: match trained {
+            0 => "frozen".into(),
+            all if all == parameters => "trained".into(),
+            some => format!("{some} trained"),
+        },
+        norms: match statistics {
+            None => "",
+            Some(Statistics::Running) => "running statistics",
+            Some(Statistics::Batch) => "follow the batch",
+        },
+        lr: lr.map_or("–".into(), |lr| format!("{lr:.2e}")),
+    }
+}
+
+/// The folder beside the page.
+struct Files {
+    folder: PathBuf,
+}
+
+impl Files {
+    /// Keeps a drawing, and gives it on.
+    fn drawing(&self, name: &str, drawing: std::result::Result<String, charts::Failure>) -> Result<String> {
+        let path = self.folder.join(name);
+        let svg = drawing.map_err(|failure| io_error(&path)(std::io::Error::other(failure.to_string())))?;
+        fs::write(&path, &svg).map_err(io_error(&path))?;
+        Ok(svg)
+    }
+
+    fn table(&self, name: &str, rows: impl Iterator<Item = impl Serialize>) -> Result<()> {
+        let path = self.folder.join(name);
+        let write = || -> csv::Result<()> {
+            let mut writer = csv::Writer::from_path(&path)?;
+            for row in rows {
+                writer.serialize(row)?;
+            }
+            Ok(writer.flush()?)
+        };
+        write().map_err(|error| -> Error { io_error(&path)(csv_io(error)) })
+    }
+}
