@@ -1,7 +1,8 @@
 //! What fine-tuning leaves behind: a folder in timm's local format, loadable here and by timm alike.
 //!
 //! `config.json` and `model.safetensors` (the whole network under torchvision's names) are the model; beside them lie
-//! `metrics.csv` (every epoch), `run.toml` (the settings) and `splits.csv` (where each training image went).
+//! `metrics.csv` (every epoch), `run.toml` (the settings), `splits.csv` (where each training image went) and, where a head alone was
+//! trained, `neighbours.safetensors` (the training images by their features).
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 use crate::calibration::stored;
 use crate::error::{Error, Result, csv_io, io_error, safetensors_io};
 use crate::finetuning::{FineTuned, Phase, Settings, Stage};
+use crate::neighbours::{self, NeighboursError};
 use crate::run_file::RunFile;
 pub use crate::run_file::RunRecord;
 use crate::train::EpochRecord;
@@ -88,6 +90,10 @@ impl Draft {
         written.file("splits.csv", |path| write_rows(path, split_rows(tuned)))?;
         let run = RunFile::new(run, &model.preprocessing, settings, &tuned.trained.derived);
         written.file("run.toml", |path| fs::write(path, run.to_toml()).map_err(io_error(path)))?;
+        if let Some(index) = &tuned.neighbours {
+            let network = neighbours::identity(model)?;
+            written.file(neighbours::FILE, |path| Ok(index.write(path, &network)?))?;
+        }
         Ok(written)
     }
 }
@@ -131,7 +137,9 @@ impl WrittenDraft {
 
 fn under_its_final_name(error: Error, shown: &Path) -> Error {
     match error {
-        Error::Io { source, .. } => Error::Io { path: shown.into(), source },
+        Error::Io { source, .. } | Error::Neighbours(NeighboursError::Io { source, .. }) => {
+            Error::Io { path: shown.into(), source }
+        }
         other => other,
     }
 }

@@ -8,6 +8,7 @@ use crate::dataset::DatasetError;
 use crate::doctor::EqualFiles;
 use crate::extract::Skipped;
 use crate::map_store::MapStoreError;
+use crate::neighbours::NeighboursError;
 use crate::train::TrainError;
 
 /// What went wrong; [`Error::hint`] gives the way out.
@@ -28,6 +29,9 @@ pub enum Error {
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// An index of neighbours cannot be written or read.
+    #[error(transparent)]
+    Neighbours(#[from] NeighboursError),
     /// An augmentation that cannot be.
     #[error(transparent)]
     Augment(#[from] AugmentError),
@@ -96,6 +100,14 @@ pub enum Error {
         /// What is wrong, and where.
         reason: String,
     },
+    /// A class that a network does not have.
+    #[error("no class {class}: the network has {known}")]
+    ExplainedClass {
+        /// What was asked for.
+        class: usize,
+        /// Classes of the network, numbered from 0.
+        known: usize,
+    },
     /// A bundle whose calibration cannot be read.
     #[error("{path}: `calibration`: {reason}")]
     Calibration {
@@ -121,6 +133,7 @@ impl Error {
             Error::Model(error) => error.hint(),
             Error::Train(error) => error.hint(),
             Error::Checkpoint(error) => error.hint(),
+            Error::Neighbours(error) => error.hint(),
             Error::Strict(_) => Some("without --strict such images are skipped and counted".into()),
             Error::EmptyClass(_) => Some("repair its images or take the folder away".into()),
             Error::Leaks(_) => Some(

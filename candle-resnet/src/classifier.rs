@@ -5,6 +5,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use candle_nn::{Linear, Module};
 
+use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::features::FeatureExtractor;
 use crate::model::Model;
@@ -16,6 +17,7 @@ use crate::weights;
 /// A trunk, its classifier, and what they need to know of photos and labels.
 #[derive(Debug, Clone)]
 pub struct Classifier {
+    architecture: Architecture,
     trunk: Trunk,
     fc: Linear,
     label_names: Vec<String>,
@@ -45,11 +47,22 @@ impl Classifier {
         };
         let fc = Linear::new(take("fc.weight")?, Some(take("fc.bias")?));
         Ok(Classifier {
+            architecture: model.architecture,
             trunk: model.trunk_with(device, options)?,
             fc,
             label_names: model.label_names.clone(),
             preprocessing: model.preprocessing.clone(),
         })
+    }
+
+    /// The network's shape.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// (classes, D) on the trunk's device: what each feature counts for each class.
+    pub fn class_weights(&self) -> &Tensor {
+        self.fc.weight()
     }
 
     /// The frozen network below the classifier.
@@ -119,7 +132,6 @@ impl Classifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::architecture::Architecture;
     use crate::initialise::fresh_weights;
     use crate::model::Provenance;
 

@@ -12,6 +12,7 @@ use super::groups::Groups;
 use super::inspection::Inspection;
 use super::thumbnail::{HALF, Thumbnail};
 use crate::error::Result;
+use crate::pairs::{BLOCK, products};
 
 /// The correlation from which two outlines may be of one picture.
 const ALIKE_OUTLINES: f32 = 0.96;
@@ -19,9 +20,6 @@ const ALIKE_OUTLINES: f32 = 0.96;
 /// The correlation from which two thumbnails are of one picture. Measured on CIFAR-10, whose own copies end where pairs of other
 /// pictures begin, at 0.955.
 const ALIKE: f32 = 0.96;
-
-/// Images in a block: its products with another are 4 MB each.
-const BLOCK: usize = 1024;
 
 /// Images that show one picture.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,8 +105,7 @@ impl Outlined<'_> {
     fn candidates(&self, first: usize, second: usize) -> candle_core::Result<Vec<(usize, usize)>> {
         let ([own, own_turned], [others, others_turned]) = (self.block(first)?, self.block(second)?);
         let width = others.dim(0)?;
-        let same = own.matmul(&others.t()?)?.flatten_all()?.to_vec1::<f32>()?;
-        let turned = own_turned.matmul(&others_turned.t()?)?.flatten_all()?.to_vec1::<f32>()?;
+        let (same, turned) = (products(&own, &others)?, products(&own_turned, &others_turned)?);
         let rows = same.par_chunks(width).zip(turned.par_chunks(width)).enumerate();
         let pairs = rows.flat_map_iter(|(row, (same, turned))| {
             let alike = same.iter().zip(turned).enumerate().filter(|(_, (s, a))| *s + a.abs() >= ALIKE_OUTLINES);

@@ -4,18 +4,15 @@
 //! no labels.
 
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::pairs::{BLOCK, Near, directions, nearest};
 
 /// Neighbours that count, where there are twenty times as many images: more than the few that may be odd in the same way.
 const NEIGHBOURS: usize = 50;
 
 /// Neighbours that count at least.
 const FEWEST_NEIGHBOURS: usize = 5;
-
-/// Images in a block of the matrix of all cosines.
-const BLOCK: usize = 1024;
 
 /// Fewest images among which one can stand out.
 pub(super) const FEWEST: usize = 30;
@@ -31,21 +28,18 @@ const SPREADS: f32 = 3.0;
 pub(super) fn distances(features: &Tensor, proceed: &mut dyn FnMut() -> Result<()>) -> Result<Vec<f32>> {
     let directions = directions(&features.to_device(&Device::Cpu)?)?;
     let count = directions.dim(0)?;
-    let block = |start: usize| directions.narrow(0, start, BLOCK.min(count - start));
     let mut distances = Vec::with_capacity(count);
     for start in (0..count).step_by(BLOCK) {
         proceed()?;
-        let own = block(start)?;
-        let mut nearest = vec![Nearest::new(neighbours(count)); own.dim(0)?];
-        for other_start in (0..count).step_by(BLOCK) {
-            let others = block(other_start)?;
-            let cosines = own.matmul(&others.t()?)?.flatten_all()?.to_vec1::<f32>()?;
-            let rows = nearest.par_iter_mut().zip(cosines.par_chunks(others.dim(0)?)).enumerate();
-            rows.for_each(|(row, (nearest, cosines))| nearest.offer_all(cosines, start + row, other_start));
-        }
-        distances.extend(nearest.iter().map(|nearest| 1.0 - nearest.mean()));
+        let own = directions.narrow(0, start, BLOCK.min(count - start))?;
+        let found = nearest(&own, &directions, neighbours(count), Some(start))?;
+        distances.extend(found.iter().map(|nearest| 1.0 - mean(nearest)));
     }
     Ok(distances)
+}
+
+fn mean(nearest: &[Near]) -> f32 {
+    nearest.iter().map(|near| near.cosine).sum::<f32>() / nearest.len() as f32
 }
 
 /// Whether each distance stands out above the others, by their median and the median of how far they are from it.
@@ -65,41 +59,6 @@ fn median(mut values: Vec<f32>) -> f32 {
 
 fn neighbours(images: usize) -> usize {
     (images / 20).clamp(FEWEST_NEIGHBOURS, NEIGHBOURS)
-}
-
-/// Rows of length 1; rows of zeros stay.
-fn directions(features: &Tensor) -> Result<Tensor> {
-    let lengths = features.sqr()?.sum_keepdim(1)?.sqrt()?;
-    Ok(features.broadcast_div(&lengths.clamp(f32::MIN_POSITIVE, f32::MAX)?)?)
-}
-
-/// The largest cosines so far, descending.
-#[derive(Clone)]
-struct Nearest(Vec<f32>);
-
-impl Nearest {
-    fn new(count: usize) -> Nearest {
-        Nearest(vec![-1.0; count])
-    }
-
-    /// Takes the cosines of image `own` and those from `first` on, but for its own.
-    fn offer_all(&mut self, cosines: &[f32], own: usize, first: usize) {
-        for (column, &cosine) in cosines.iter().enumerate() {
-            if cosine > self.0[self.0.len() - 1] && first + column != own {
-                self.insert(cosine);
-            }
-        }
-    }
-
-    fn insert(&mut self, cosine: f32) {
-        let place = self.0.partition_point(|&kept| kept >= cosine);
-        self.0[place..].rotate_right(1);
-        self.0[place] = cosine;
-    }
-
-    fn mean(&self) -> f32 {
-        self.0.iter().sum::<f32>() / self.0.len() as f32
-    }
 }
 
 #[cfg(test)]

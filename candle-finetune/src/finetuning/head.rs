@@ -16,6 +16,7 @@ use crate::dataset;
 use crate::error::{Error, Result};
 use crate::extract::{Extracted, Views, extract};
 use crate::images::{LabelledImages, Splits};
+use crate::neighbours::{Index, Known};
 use crate::reading::Unreadable;
 use crate::train::range_test::RangeTest;
 use crate::train::{self, Ended, EpochRecord, FeatureSet, Head, HeadSettings, Metrics, Trained};
@@ -54,6 +55,7 @@ pub fn fine_tune(
         test,
         judged: trained.judged.take().map(|logits| Judged { images: val.map_or(held_out, |val| val.kept), logits }),
         findings: reader.findings,
+        neighbours: Some(train.index(splits)?),
         trained: trained.into_weights(calibration)?,
     })
 }
@@ -101,6 +103,17 @@ pub(super) struct Part {
 impl Part {
     fn set(&self, classes: usize) -> Result<FeatureSet> {
         Ok(FeatureSet::new(&self.features, self.labels.clone(), classes)?)
+    }
+
+    /// The images of `splits` to train on, of which these are the features.
+    fn index(&self, splits: &Splits<'_>) -> Result<Index> {
+        let images = self.kept.iter().map(|&index| Known::of(splits.train, index)).collect();
+        Index::new(&self.plain()?, images, splits.classes.clone())
+    }
+
+    /// The plain view of each image, (N, D).
+    fn plain(&self) -> Result<Tensor> {
+        Ok(self.features.narrow(1, 0, 1)?.squeeze(1)?)
     }
 
     /// Views of each image.
@@ -322,6 +335,5 @@ pub(super) fn validation(history: &[EpochRecord], epoch: usize, images: usize) -
 }
 
 fn evaluate(head: &Head, part: &Part) -> Result<Metrics> {
-    let plain = part.features.narrow(1, 0, 1)?.squeeze(1)?; // (N, V, D) → (N, D)
-    Ok(head.evaluate(&plain, &part.labels)?)
+    Ok(head.evaluate(&part.plain()?, &part.labels)?)
 }

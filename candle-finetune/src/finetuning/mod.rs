@@ -27,6 +27,7 @@ use crate::augment::{Augmentation, ViewCount};
 use crate::calibration::{Calibration, LabelledLogits};
 use crate::error::{Error, Result};
 use crate::images::LabelledImages;
+use crate::neighbours::Index;
 use crate::reading::Skipped;
 use crate::train::tail::TailSettings;
 use crate::train::{EpochRecord, HeadSettings, Metrics};
@@ -171,6 +172,8 @@ pub struct FineTuned {
     pub assignments: Vec<Assignment>,
     /// What reading the images brought to light.
     pub findings: Findings,
+    /// The training images by their features, where a head alone was trained.
+    pub neighbours: Option<Index>,
 }
 
 /// What was said of images that were not learned from.

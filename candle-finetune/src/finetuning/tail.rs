@@ -146,6 +146,7 @@ impl Unfreezing<'_> {
             test,
             judged: None,
             findings,
+            neighbours: None,
             trained: self.trained(start.fitted, ended),
         })
     }
