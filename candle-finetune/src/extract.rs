@@ -86,6 +86,25 @@ pub struct FeatureBatch {
     pub notes: Vec<(String, Note)>,
 }
 
+impl FeatureBatch {
+    /// Images of the batch, those that could not be read included.
+    pub fn images(&self) -> usize {
+        self.kept.len() + self.skipped.len()
+    }
+
+    /// Of each image, of which the first is number `first` of what was asked for: its row of the features, of which it has one, or why it
+    /// has none.
+    pub fn rows(self, first: usize) -> Vec<std::result::Result<usize, Skipped>> {
+        let images = first..first + self.images();
+        let (mut kept, mut skipped) = (self.kept.into_iter().zip(0..).peekable(), self.skipped.into_iter());
+        let row = |image| match kept.next_if(|&(kept, _)| kept == image) {
+            Some((_, row)) => Some(Ok(row)),
+            None => skipped.next().map(Err),
+        };
+        images.filter_map(row).collect()
+    }
+}
+
 /// Is given one batch after the other, and may stop the run.
 pub type BatchObserver<'a> = dyn FnMut(FeatureBatch) -> Result<ControlFlow<()>> + 'a;
 
@@ -106,7 +125,7 @@ pub fn extract(
 ) -> Result<Extracted> {
     let mut collected = Collected::default();
     extract_each(trunk, preprocessing, images, views, unreadable, &mut |batch| {
-        let images = batch.kept.len() + batch.skipped.len();
+        let images = batch.images();
         collected.add(batch)?;
         Ok(observer(images))
     })?;
@@ -260,6 +279,28 @@ mod tests {
         assert_eq!(extracted.kept[..4], [0, 1, 3, 4]);
         assert_eq!(extracted.skipped.len(), 200);
         assert_eq!(extracted.skipped[1].name, "image 5");
+    }
+
+    #[test]
+    fn every_image_of_a_batch_has_a_row_or_a_reason() {
+        let mut first = 0;
+        extract_each(&Means, &plain(), &Ramps(600), Views::Plain, Unreadable::Skipped, &mut |batch| {
+            let images = batch.images();
+            let rows = batch.rows(first);
+            assert_eq!(rows.len(), images);
+            let mut next = 0;
+            for (image, row) in (first..).zip(rows) {
+                match row {
+                    Ok(row) => assert_eq!((row, image % 3 == 2), (next, false)),
+                    Err(skipped) => assert_eq!(skipped.name, format!("image {image}")),
+                }
+                next += usize::from(image % 3 != 2);
+            }
+            first += images;
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+        assert_eq!(first, 600);
     }
 
     fn corners(images: usize, views: Views) -> Vec<Vec<f32>> {

@@ -16,8 +16,8 @@ use serde::Deserialize;
 use self::device::{device, tolerance};
 
 /// Of the largest value of a map, on the CPU. A pixel is a sum of up to 2048 products that cancel, of maps that are themselves within
-/// 1e-5 of the reference's (`candle-resnet/tests/stages.rs`).
-const TOLERANCE: f64 = 1e-4;
+/// 1e-5 of the reference's (`candle-resnet/tests/stages.rs`); the largest difference measured is 3.7e-6.
+const TOLERANCE: f64 = 2e-5;
 
 /// Outputs of the networks.
 const CLASSES: usize = 10;

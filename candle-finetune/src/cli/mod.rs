@@ -21,6 +21,7 @@ mod fetch;
 mod find_lr;
 mod interrupt;
 mod models;
+mod neighbours;
 mod photos;
 mod predict;
 mod progress;
@@ -74,6 +75,8 @@ enum Command {
     Eval(eval::Arguments),
     /// Write the features of photos to a file
     Embed(embed::Arguments),
+    /// Find the training images most like a photo
+    Neighbours(neighbours::Arguments),
     /// Download a model's weights, so that later commands need no network
     Fetch(fetch::Arguments),
     /// List the models that have names
@@ -118,6 +121,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
+        Command::Neighbours(arguments) => neighbours::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
         Command::Summary(arguments) => summary::run(&arguments),

@@ -24,8 +24,11 @@ const COLOURS: [[u8; 3]; 9] = [
     [252, 255, 164],
 ];
 
+/// White pixels between two pictures.
+const GAP: u32 = 8;
+
 /// How much of the colour is seen; the rest is the photo.
-const OPACITY: f32 = 0.6;
+const OPACITY: f32 = 0.5;
 
 /// The square that the network is given of a photo, as bytes; each pixel is enlarged to a square where it is small, to
 /// at least 224 pixels a side.
@@ -62,6 +65,15 @@ impl ActivationMap {
             *pixel = blend(*pixel, colour(value));
         }
         painted
+    }
+
+    /// `picture`, and beside it the map over it.
+    pub fn panel(&self, picture: &RgbImage) -> RgbImage {
+        let (width, height) = picture.dimensions();
+        let mut panel = RgbImage::from_pixel(2 * width + GAP, height, Rgb([255; 3]));
+        imageops::replace(&mut panel, picture, 0, 0);
+        imageops::replace(&mut panel, &self.paint_over(picture), (width + GAP).into(), 0);
+        panel
     }
 
     /// The value at a place from (0, 0), the upper left corner, to (1, 1): linear between the middles of pixels, and that of the nearest
@@ -133,7 +145,16 @@ mod tests {
         let painted = map().paint_over(&RgbImage::from_pixel(30, 20, Rgb([100; 3])));
         assert_eq!(painted.dimensions(), (30, 20));
         assert_eq!(painted.get_pixel(29, 0).0, blend(Rgb([100; 3]), colour(1.0)).0);
-        assert_eq!(painted.get_pixel(0, 0).0, [40, 40, 42]);
+        assert_eq!(painted.get_pixel(0, 0).0, [50, 50, 52]);
+    }
+
+    #[test]
+    fn a_panel_is_the_picture_and_the_map_over_it() {
+        let picture = RgbImage::from_pixel(30, 20, Rgb([100; 3]));
+        let panel = map().panel(&picture);
+        assert_eq!(panel.dimensions(), (68, 20));
+        assert_eq!([panel.get_pixel(29, 0).0, panel.get_pixel(30, 0).0], [[100; 3], [255; 3]]);
+        assert_eq!(panel.get_pixel(67, 0), map().paint_over(&picture).get_pixel(29, 0));
     }
 
     #[test]

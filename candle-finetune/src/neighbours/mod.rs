@@ -20,6 +20,8 @@
 mod file;
 mod sample;
 
+use std::path::Path;
+
 use candle_core::{DType, Device, Tensor};
 use candle_resnet::preprocess::Preprocessing;
 use candle_resnet::{FeatureExtractor, Model, weights};
@@ -58,7 +60,7 @@ pub struct Index {
 /// An image of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// What [`LabelledImages`] calls it: its path.
+    /// What [`LabelledImages`] calls it: the whole path of a file.
     pub name: String,
     /// Its class, an index.
     pub label: usize,
@@ -166,9 +168,11 @@ impl Index {
 }
 
 impl Known {
-    /// An image of a data set.
+    /// An image of a data set; where its name is that of a file, it becomes one that means the same in any folder.
     pub fn of(images: &dyn LabelledImages, index: usize) -> Known {
-        Known { name: images.name(index), label: images.label(index) }
+        let name = images.name(index);
+        let file = Path::new(&name).is_file().then(|| std::path::absolute(&name).ok()).flatten();
+        Known { name: file.map_or(name, |file| file.display().to_string()), label: images.label(index) }
     }
 }
 

@@ -184,7 +184,8 @@ fn program() -> OsString {
 }
 
 /// Commands that compute somewhere.
-const ON_A_DEVICE: [&str; 8] = ["bench", "doctor", "embed", "eval", "find-lr", "predict", "train", "verify"];
+const ON_A_DEVICE: [&str; 9] =
+    ["bench", "doctor", "embed", "eval", "find-lr", "neighbours", "predict", "train", "verify"];
 
 /// Sends a command to the device of the tests, unless it says where it computes.
 fn device_arguments<S: AsRef<OsStr>>(arguments: &[S]) -> Vec<String> {

@@ -1,21 +1,21 @@
 //! `finetune predict`: photos → ranked labels.
 
 mod confidence;
+mod explanation;
 mod output;
 mod row;
 mod summary;
 mod truth;
 
 use std::io::IsTerminal;
-use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use candle_core::Tensor;
 use candle_finetune::dataset::Sample;
 use candle_finetune::extract::{FeatureBatch, Skipped, Unreadable, Views, batch_size, extract_each};
-use candle_resnet::Classifier;
-use clap::{Args, ValueEnum};
+use candle_resnet::{Classifier, Prediction};
+use clap::{ArgGroup, Args, ValueEnum};
 
 use super::Outcome;
 use super::common::{ModelArguments, ReadingArguments};
@@ -23,11 +23,13 @@ use super::interrupt::Interrupt;
 use super::photos::listed;
 use super::progress::ImagePass;
 use confidence::Confidence;
+use explanation::Explanations;
 use output::Output;
 use row::{Form, Found, Row, Sheet};
 use truth::Truths;
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("written").args(["output", "explain"]).multiple(true))]
 pub struct Arguments {
     /// Photos to look at: files, folders, patterns in quotes ('photos/*.jpg'), or - for a list on stdin, one path a line
     #[arg(required = true, value_name = "PHOTO")]
@@ -60,8 +62,13 @@ pub struct Arguments {
     #[arg(long, requires = "output")]
     resume: bool,
 
-    /// Replace --output where it exists
-    #[arg(long, requires = "output", conflicts_with = "resume")]
+    /// Folder for a picture of each photo: as the network sees it, and beside that, bright over it, what speaks for the likeliest label
+    /// (Grad-CAM); JSON rows name it as `explanation`
+    #[arg(long, value_name = "DIR")]
+    explain: Option<PathBuf>,
+
+    /// Replace --output, and pictures in --explain, where they exist
+    #[arg(long, requires = "written", conflicts_with = "resume")]
     overwrite: bool,
 
     /// What photos really show: a CSV file with the columns path and label; accuracy is said at the end
@@ -116,6 +123,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         selective: arguments.max_error.is_some(),
         labelled: truths.is_some(),
     };
+    let explanations = Explanations::open(arguments)?;
     let interrupt = Interrupt::listen()?;
     let batch = batch_size(model.preprocessing.crop, &device);
     let options = arguments.reading.plan.options_for(&device, &model, photos.len(), batch);
@@ -124,13 +132,23 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let samples: Vec<Sample> = photos.into_iter().map(|path| Sample { path, label: 0 }).collect();
     if !samples.is_empty() {
         let strict = arguments.reading.strict;
-        let mut run =
-            Run { classifier: &classifier, samples: &samples, confidence: &confidence, truths, output, strict };
+        let mut run = Run {
+            classifier: &classifier,
+            samples: &samples,
+            confidence: &confidence,
+            truths,
+            output,
+            explanations,
+            strict,
+        };
         let ended = run.all(pass(arguments, samples.len(), interrupt));
         if matches!(ended, Err(candle_finetune::Error::Interrupted)) && arguments.output.is_some() {
             say!("{} rows are written: --resume goes on behind them", run.output.counts.photos);
         }
         ended?;
+        if let Some(explanations) = &run.explanations {
+            say!("{} pictures in {}", explanations.count(), explanations.folder().display());
+        }
         output = run.output;
     }
     output.flush()?;
@@ -150,6 +168,7 @@ struct Run<'a> {
     confidence: &'a Confidence,
     truths: Option<Truths>,
     output: Output,
+    explanations: Option<Explanations>,
     strict: bool,
 }
 
@@ -161,32 +180,48 @@ impl Run<'_> {
             // Rows before a photo that ends the run are written, so it may not end here.
             let unreadable = Unreadable::Skipped;
             extract_each(trunk, preprocessing, &samples, Views::Plain, unreadable, &mut |batch| {
-                let photos = batch.kept.len() + batch.skipped.len();
-                self.batch(done..done + photos, batch)?;
+                let photos = batch.images();
+                self.batch(done, batch)?;
                 done += photos;
                 Ok(observer(photos))
             })
         })
     }
 
-    /// Writes a row for each of the photos `indices`, in order.
-    fn batch(&mut self, indices: Range<usize>, batch: FeatureBatch) -> candle_finetune::Result<()> {
+    /// Writes a row for each of the photos of a batch from `first` on, in order.
+    fn batch(&mut self, first: usize, batch: FeatureBatch) -> candle_finetune::Result<()> {
         for (name, note) in &batch.notes {
             say!("note: {name}: {note}");
         }
-        let logits = batch.features.map(|features| self.classifier.classify(&features)).transpose()?;
-        let (mut rows, mut skipped) = (batch.kept.iter().zip(0..).peekable(), batch.skipped.into_iter());
-        for index in indices {
-            let read = logits.as_ref().zip(rows.next_if(|&(&kept, _)| kept == index));
-            let found = match read {
-                Some((logits, (_, row))) => Ok(self.found(&logits.get(row)?)?),
-                None => Err(self.unreadable(skipped.next())?),
+        let logits = batch.features.as_ref().map(|features| self.classifier.classify(features)).transpose()?;
+        let mut rows = Vec::new();
+        for (sample, row) in self.samples[first..].iter().zip(batch.rows(first)) {
+            let found = match (row, &logits) {
+                (Ok(row), Some(logits)) => Ok(self.found(&logits.get(row)?)?),
+                (row, _) => Err(row.err()),
             };
-            let path = &self.samples[index].path;
+            rows.push((&*sample.path, found));
+        }
+        let mut pictures = self.explain(&rows)?.into_iter();
+        for (path, found) in rows {
+            let explanation = found.is_ok().then(|| pictures.next()).flatten();
+            let found = match found {
+                Ok(found) => Ok(found),
+                Err(skipped) => Err(self.unreadable(skipped)?),
+            };
             let truth = self.truths.as_ref().and_then(|truths| truths.of(path));
-            self.output.write(Row { path: path.to_string_lossy().into_owned(), found, truth })?;
+            self.output.write(Row { path: path.to_string_lossy().into_owned(), found, truth, explanation })?;
         }
         self.output.flush()
+    }
+
+    /// Pictures of those photos that could be read, where they were asked for.
+    fn explain(&mut self, rows: &[(&Path, Result<Found, Option<Skipped>>)]) -> candle_finetune::Result<Vec<PathBuf>> {
+        let Some(explanations) = &mut self.explanations else { return Ok(Vec::new()) };
+        let best = |found: &'_ Found| found.predictions.first().cloned();
+        let photos: Vec<(&Path, Prediction)> =
+            rows.iter().filter_map(|(path, found)| Some((*path, best(found.as_ref().ok()?)?))).collect();
+        explanations.write(self.classifier, &photos)
     }
 
     fn found(&self, logits: &Tensor) -> candle_finetune::Result<Found> {

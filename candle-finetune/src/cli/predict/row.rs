@@ -1,5 +1,7 @@
 //! What is written of each photo, and in which form.
 
+use std::path::PathBuf;
+
 use candle_resnet::Prediction;
 use serde_json::{Value, json};
 
@@ -40,6 +42,8 @@ pub struct Row {
     /// What it shows, or why it could not be read.
     pub found: Result<Found, String>,
     pub truth: Option<Truth>,
+    /// A picture of what speaks for the likeliest label, where it was asked for.
+    pub explanation: Option<PathBuf>,
 }
 
 impl Row {
@@ -129,6 +133,9 @@ fn json(row: &Row) -> Value {
     if let Some(truth) = &row.truth {
         object["truth"] = json!(truth.label);
         object["right"] = json!(row.verdict().right());
+    }
+    if let Some(explanation) = &row.explanation {
+        object["explanation"] = json!(explanation.to_string_lossy());
     }
     object
 }

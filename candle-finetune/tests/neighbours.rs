@@ -1,0 +1,127 @@
+//! `finetune neighbours`: the training images most like a photo.
+
+mod common;
+
+use common::{Bench, GREEN, Ran};
+use serde_json::Value;
+
+const INDEX: &str = "bundle/neighbours.safetensors";
+
+fn neighbours(bench: &Bench, further: &[&str]) -> Ran {
+    bench.run(&[&["neighbours", "--model", "bundle"], further].concat())
+}
+
+/// Labels and paths of the neighbours of each photo.
+fn found(ran: Ran) -> Vec<Vec<(String, String)>> {
+    let text = |value: &Value| value.as_str().unwrap().to_string();
+    let one = |near: &Value| (text(&near["label"]), text(&near["path"]));
+    ran.json_lines().iter().map(|row| row["neighbours"].as_array().unwrap().iter().map(one).collect()).collect()
+}
+
+#[test]
+fn a_training_image_finds_itself_and_those_of_its_class() {
+    let bench = Bench::with_bundle();
+    let ran = neighbours(&bench, &["photos/red/003.png", "photos/blue/001.png", "--json", "--top-k", "8"]).succeeded();
+    let similarity = ran.json_lines()[0]["neighbours"][0]["similarity"].as_f64().unwrap();
+    assert!((similarity - 1.0).abs() < 1e-3, "{similarity}");
+    for (found, (label, photo)) in
+        found(ran).iter().zip([("red", "photos/red/003.png"), ("blue", "photos/blue/001.png")])
+    {
+        assert_eq!(found.len(), 8);
+        assert!(found.iter().all(|(found, _)| found == label), "{found:?}");
+        // These pictures are so alike to a fresh network that f16 need not tell which of them is nearest.
+        let own = bench.path(photo).canonicalize().unwrap();
+        assert!(found.iter().any(|(_, path)| std::path::Path::new(path) == own), "{found:?}");
+    }
+    let ran = neighbours(&bench, &["photos/red/003.png", "--top-k", "1"]).succeeded();
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert_eq!(lines[0], "photos/red/003.png");
+    assert!(lines[1].starts_with("   1.000  red  /") && lines.len() == 2, "{lines:?}");
+}
+
+#[test]
+fn an_index_made_later_is_that_of_the_training() {
+    let bench = Bench::with_bundle();
+    let ask = || neighbours(&bench, &["photos/blue/005.png", "--json"]).succeeded();
+    let before = ask().did_not_say(&["stored"]);
+    std::fs::remove_file(bench.path(INDEX)).unwrap();
+    let after = ask().said(&["stored bundle/neighbours.safetensors"]);
+    assert_eq!(found(after), found(before));
+    ask().did_not_say(&["stored"]);
+}
+
+#[test]
+fn an_index_of_other_weights_is_not_used() {
+    let bench = Bench::with_bundle();
+    let arguments =
+        ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--out", "other", "--seed", "7"];
+    bench.run(&arguments).succeeded();
+    let own = std::fs::read(bench.path(INDEX)).unwrap();
+    std::fs::copy(bench.path("other/neighbours.safetensors"), bench.path(INDEX)).unwrap();
+    neighbours(&bench, &["photos/red/000.png"])
+        .succeeded()
+        .said(&["is of other weights or another preprocessing", "stored"]);
+    assert_eq!(std::fs::read(bench.path(INDEX)).unwrap().len(), own.len());
+    neighbours(&bench, &["photos/red/000.png"]).succeeded().did_not_say(&["other weights"]);
+}
+
+#[test]
+fn another_preprocessing_is_searched_by_but_not_kept() {
+    let bench = Bench::with_bundle();
+    let own = std::fs::read(bench.path(INDEX)).unwrap();
+    let ran = neighbours(&bench, &["photos/red/000.png", "--input-size", "40"]).succeeded();
+    ran.said(&["another preprocessing"]).did_not_say(&["stored"]).printed(&["1.000  red"]);
+    assert_eq!(std::fs::read(bench.path(INDEX)).unwrap(), own);
+}
+
+#[test]
+fn other_folders_are_searched_and_not_kept() {
+    let bench = Bench::with_bundle();
+    bench.class("others/train/green", GREEN, 2);
+    bench.class("others/test/green", GREEN, 1);
+    let own = std::fs::read(bench.path(INDEX)).unwrap();
+    let ran = neighbours(&bench, &["photos/red/000.png", "--images", "others", "--json"]).succeeded();
+    let found = found(ran);
+    assert_eq!(found[0].len(), 3, "all splits, and no more than there are");
+    assert!(found[0].iter().all(|(label, _)| label == "green"));
+    assert_eq!(std::fs::read(bench.path(INDEX)).unwrap(), own);
+    bench.model_folder("unnamed", None, 2);
+    let ran = bench.run(&["neighbours", "photos/red/000.png", "--model", "unnamed", "--images", "others"]);
+    ran.succeeded().printed(&["green"]);
+}
+
+#[test]
+fn a_bundle_with_a_tail_gets_its_index_when_it_is_asked_for() {
+    let bench = Bench::with_photos();
+    bench.train("photos", &["--out", "bundle", "--train-from", "layer3", "--epochs", "1"]).succeeded();
+    assert!(!bench.path(INDEX).exists());
+    neighbours(&bench, &["photos/red/000.png"]).succeeded().said(&["stored"]).printed(&["1.000  red"]);
+    assert!(bench.path(INDEX).exists());
+}
+
+#[test]
+fn what_is_not_known_is_said_with_a_way_out() {
+    let bench = Bench::with_bundle();
+    let ran = bench.run(&["neighbours", "photos/red/000.png", "--model", "resnet20_cifar.embedded"]).failed();
+    ran.said(&["error: `resnet20_cifar.embedded` is no bundle", "hint: ", "--images DIR"]);
+    bench.model_folder("foreign", None, 2);
+    let ran = bench.run(&["neighbours", "photos/red/000.png", "--model", "foreign"]).failed();
+    ran.said(&["foreign: has no `run.toml`", "--images DIR"]);
+    bench.file(INDEX, "damaged");
+    neighbours(&bench, &["photos/red/000.png"]).failed().said(&["no index of neighbours", "hint: take the file away"]);
+    std::fs::remove_file(bench.path(INDEX)).unwrap();
+    std::fs::rename(bench.path("photos"), bench.path("moved")).unwrap();
+    neighbours(&bench, &["moved/red/000.png"]).failed().said(&["bundle: the photos", "no longer in", "--images DIR"]);
+    neighbours(&bench, &["moved/red/000.png", "--images", "moved"]).succeeded();
+}
+
+#[test]
+fn photos_that_cannot_be_read_are_rows_and_cost_the_exit_code() {
+    let bench = Bench::with_bundle();
+    bench.file("bad.jpg", "text");
+    let ran = neighbours(&bench, &["photos/red/000.png", "bad.jpg", "photos/blue/000.png", "--json"]).failed();
+    let rows = ran.said(&["1 of 3 photos could not be read"]).json_lines();
+    assert!(rows[1]["error"].as_str().unwrap().contains("bad.jpg"));
+    assert_eq!([&rows[0]["path"], &rows[2]["path"]], ["photos/red/000.png", "photos/blue/000.png"]);
+    assert_eq!([&rows[0]["neighbours"][0]["label"], &rows[2]["neighbours"][0]["label"]], ["red", "blue"]);
+}
