@@ -107,6 +107,11 @@ impl WrittenDraft {
         File::open(&path).and_then(|file| file.sync_all()).map_err(io_error(shown))
     }
 
+    /// Where its files are for now; what else is written there becomes part of the bundle.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Gives the bundle its name. Where the folder exists and may be overwritten, only files of a bundle are replaced.
     ///
     /// # Errors
@@ -126,13 +131,23 @@ impl WrittenDraft {
         if !overwrite {
             return Err(Error::Exists(target));
         }
-        for entry in fs::read_dir(self.folder.path()).map_err(io_error(self.folder.path()))? {
-            let entry = entry.map_err(io_error(self.folder.path()))?;
-            let place = target.join(entry.file_name());
-            fs::rename(entry.path(), &place).map_err(io_error(place))?;
-        }
+        replace_files(self.folder.path(), &target)?;
         Ok(target)
     }
+}
+
+/// Moves the files of one folder into another, and those of its subfolders into theirs; other files there stay.
+fn replace_files(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).map_err(io_error(from))? {
+        let entry = entry.map_err(io_error(from))?;
+        let place = to.join(entry.file_name());
+        if entry.path().is_dir() && place.is_dir() {
+            replace_files(&entry.path(), &place)?;
+        } else {
+            fs::rename(entry.path(), &place).map_err(io_error(place))?;
+        }
+    }
+    Ok(())
 }
 
 fn under_its_final_name(error: Error, shown: &Path) -> Error {

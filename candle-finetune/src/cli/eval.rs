@@ -1,22 +1,27 @@
 //! `finetune eval`: a folder of labelled photos and a model → accuracy.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use candle_finetune::calibration::{Calibration, LabelledLogits, expected_calibration_error, stored};
 use candle_finetune::dataset::{Dataset, Sample, SplitName};
-use candle_finetune::evaluate::{ClassMap, evaluate};
+use candle_finetune::evaluate::{ClassMap, Evaluation, evaluate};
 use candle_finetune::extract::{Unreadable, batch_size};
 use candle_finetune::finetuning::Findings;
+use candle_finetune::neighbours::{self, Index};
+use candle_finetune::report::{Fact, Measured, NetworkExplainer, Report};
 use candle_finetune::train::Metrics;
+use candle_resnet::preprocess;
+use candle_resnet::{Classifier, Model};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Outcome;
-use super::common::{ModelArguments, ReadingArguments, scan};
+use super::common::{ModelArguments, ReadingArguments, check_can_write, scan};
 use super::interrupt::Interrupt;
 use super::progress::ImagePass;
+use super::text::quoted;
 use super::train::print_findings;
 
 #[derive(Args)]
@@ -40,6 +45,14 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
 
+    /// Write a report that a browser shows, and drawings and tables into a folder beside it
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+
+    /// Replace the report where it exists
+    #[arg(long, requires = "report")]
+    overwrite: bool,
+
     #[command(flatten)]
     reading: ReadingArguments,
 }
@@ -53,6 +66,9 @@ enum SplitArgument {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    if let Some(page) = &arguments.report {
+        check_can_write(page, arguments.overwrite)?;
+    }
     let device = arguments.reading.device.open()?;
     let dataset = scan(&arguments.dir)?;
     let samples = arguments.samples(&dataset)?;
@@ -76,6 +92,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let evaluation = pass.run(|observer| evaluate(&classifier, &samples, &map, unreadable, observer))?;
     let fitted = arguments.calibrate.then(|| Calibration::fit(&evaluation.logits));
     let sureness = Sureness::measure(&evaluation.logits, fitted.as_ref().or(stored.as_ref()), fitted.is_some());
+    if let Some(page) = &arguments.report {
+        let index = bundle.map(|bundle| index_of(bundle, &model)).transpose()?.flatten();
+        let calibration = (fitted.as_ref().or(stored.as_ref()), fitted.is_some());
+        arguments.report(page, &evaluation, (samples, calibration), (&classifier, index.as_ref()))?;
+        say!("see: {}", page.display());
+    }
     let skipped = evaluation.extracted.skipped;
     print_metrics(&evaluation.metrics, &sureness, skipped.len(), arguments.json)?;
     print_findings(&Findings::new(skipped, evaluation.extracted.notes));
@@ -86,7 +108,54 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// The images that a bundle was trained on, where it holds what says which are like others.
+fn index_of(bundle: &Path, model: &Model) -> anyhow::Result<Option<Index>> {
+    let network = neighbours::identity(model)?;
+    Ok(Index::read(&bundle.join(neighbours::FILE), &network).ok())
+}
+
 impl Arguments {
+    /// Writes the report on `samples`, which were evaluated.
+    fn report(
+        &self,
+        page: &Path,
+        evaluation: &Evaluation,
+        (samples, (calibration, calibrated_here)): (&[Sample], (Option<&Calibration>, bool)),
+        (classifier, index): (&Classifier, Option<&Index>),
+    ) -> candle_finetune::Result<()> {
+        let read = |name: &str| preprocess::decode(Path::new(name)).ok();
+        let explainer = NetworkExplainer { classifier, index, read: &read };
+        let class = |class: usize| classifier.label(class);
+        let (images, dir, model) = (evaluation.metrics.images, self.dir.display().to_string(), &self.model.model);
+        let crop = classifier.preprocessing().crop;
+        let facts = [
+            ("data", dir.clone()),
+            ("model", format!("{model}, {crop}×{crop} pixels")),
+            ("device", format!("{}, {}", self.reading.device.name(), self.reading.plan.precision())),
+        ];
+        let skipped = evaluation.extracted.skipped.iter().map(|skipped| format!("not read: {}", skipped.reason));
+        let [dir, model] = [dir.as_str(), model.as_str()].map(quoted);
+        let report = Report {
+            title: format!("{model} on {dir}"),
+            facts: facts.map(|(name, value)| Fact { name: name.into(), value }).to_vec(),
+            measured: Some(Measured {
+                what: format!("{images} images of {dir}"),
+                images: &samples,
+                judged: &evaluation.extracted.kept,
+                logits: &evaluation.logits,
+                calibration,
+                calibrated_here,
+                preprocessing: classifier.preprocessing(),
+                explainer: Some(&explainer),
+                class: &class,
+            }),
+            notes: skipped.collect(),
+            commands: vec![format!("finetune eval {dir} --model {model} --report {}", quoted(&page.to_string_lossy()))],
+            ..Report::default()
+        };
+        report.write(page)
+    }
+
     fn samples<'a>(&self, dataset: &'a Dataset) -> anyhow::Result<&'a [Sample]> {
         let wanted = match self.split {
             Some(SplitArgument::Train) => vec![SplitName::Train],

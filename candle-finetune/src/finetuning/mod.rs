@@ -176,6 +176,13 @@ pub struct FineTuned {
     pub neighbours: Option<Index>,
 }
 
+impl FineTuned {
+    /// Whether the weights were trained once more on all training images after they were measured.
+    pub fn was_refitted(&self) -> bool {
+        self.trained.stages.iter().any(|stage| stage.phase == Phase::Refit)
+    }
+}
+
 /// What was said of images that were not learned from.
 #[derive(Debug, Clone)]
 pub struct Judged {

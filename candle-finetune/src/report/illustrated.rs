@@ -13,11 +13,11 @@ use crate::images::LabelledImages;
 
 /// Says of pictures what a network makes of them.
 pub trait Explainer {
-    /// What is to be said of each photo, whose answer was the class beside it.
+    /// What is to be said of each photo, by its name and with the class that was the answer.
     ///
     /// # Errors
     /// If the network fails.
-    fn explain(&self, photos: &[(&Photo, usize)]) -> Result<Vec<Explained>>;
+    fn explain(&self, photos: &[(&str, &Photo, usize)]) -> Result<Vec<Explained>>;
 }
 
 /// What a network makes of a picture.
@@ -57,29 +57,29 @@ impl Illustrator<'_> {
     /// A picture of each image, with what was said of it; images that cannot be read have none.
     pub(super) fn pictures(&self, judged: &BTreeMap<usize, Judgement>) -> Result<BTreeMap<usize, Picture>> {
         let read = judged.iter().filter_map(|(&image, judgement)| {
-            Some((image, judgement, self.images.photo(image).ok()?))
+            Some((image, self.images.name(image), judgement, self.images.photo(image).ok()?))
         });
-        let read: Vec<(usize, &Judgement, Photo)> = read.collect();
-        let asked: Vec<(&Photo, usize)> = read.iter().map(|(_, judgement, photo)| (photo, judgement.answer)).collect();
+        let read: Vec<(usize, String, &Judgement, Photo)> = read.collect();
+        let asked: Vec<_> = read.iter().map(|(_, name, judgement, photo)| (&**name, photo, judgement.answer)).collect();
         let explained = match self.explainer {
             Some(explainer) => explainer.explain(&asked)?,
             None => Vec::new(),
         };
         let mut explained = explained.into_iter();
         let mut pictures = BTreeMap::new();
-        for (image, judgement, photo) in &read {
+        for (image, name, judgement, photo) in &read {
             let explained = explained.next().unwrap_or_default();
-            if let Some(picture) = self.picture(*image, judgement, photo, explained) {
+            if let Some(picture) = self.picture(name, judgement, photo, explained) {
                 pictures.insert(*image, picture);
             }
         }
         Ok(pictures)
     }
 
-    fn picture(&self, image: usize, judgement: &Judgement, photo: &Photo, explained: Explained) -> Option<Picture> {
+    fn picture(&self, name: &str, judgement: &Judgement, photo: &Photo, explained: Explained) -> Option<Picture> {
         let seen = prepared(photo, self.preprocessing)?;
         Some(Picture {
-            name: self.images.name(image),
+            name: name.into(),
             photo: data_uri(&seen).ok()?,
             overlay: explained.overlay.and_then(|overlay| data_uri(&overlay).ok()),
             small: self.preprocessing.crop < SMALL,

@@ -1,12 +1,13 @@
 //! What a training or an evaluation came to, as one HTML file that opens offline, with drawings and tables beside it.
 //!
-//! [`Report::write`] fills the templates in `templates/`; no number is computed there. Knows no network: what a picture shows where and what it is
-//! like comes from an [`Explainer`].
+//! [`Report::write`] fills the templates in `templates/`; no number is computed there. What a picture shows where, and what it is
+//! like, comes from an [`Explainer`], such as the network that judged it ([`NetworkExplainer`]).
 
 mod charts;
 mod illustrated;
 mod measured;
 mod measures;
+mod network;
 pub(crate) mod page;
 mod pictures;
 mod rate;
@@ -28,6 +29,7 @@ use page::{Card, Chart, PartRow, ReportPage};
 pub use illustrated::{Explainer, Explained, Near};
 pub use measured::Measured;
 pub use measures::{ClassMeasures, Confusion, Pair};
+pub use network::NetworkExplainer;
 pub use page::Fact;
 pub use rate::Rate;
 

@@ -4,6 +4,7 @@ mod asked;
 mod display;
 mod options;
 mod plan;
+mod report;
 mod unfinished;
 mod views;
 
@@ -14,8 +15,8 @@ use std::time::Duration;
 use anyhow::bail;
 use candle_finetune::Error;
 use candle_finetune::bundle::{Draft, RunRecord};
-use candle_finetune::dataset::Dataset;
-use candle_finetune::doctor::{EqualFiles, exact_copies};
+use candle_finetune::dataset::{Dataset, SplitName};
+use candle_finetune::doctor::exact_copies;
 use candle_finetune::finetuning::{Derived, Findings, FineTuned, Machine, Validation, fine_tune_model};
 use candle_finetune::images::Splits;
 use candle_finetune::run_file::RunFile;
@@ -24,6 +25,7 @@ use clap::{ArgGroup, Args};
 
 use super::Outcome;
 use super::interrupt::Interrupt;
+use super::progress::ImagePass;
 use asked::canonical;
 use display::percent;
 use unfinished::Unfinished;
@@ -59,6 +61,10 @@ pub struct Arguments {
     #[arg(long)]
     allow_leaks: bool,
 
+    /// Write no report into the bundle
+    #[arg(long)]
+    no_report: bool,
+
     /// Replace the bundle's files where the folder exists, and begin anew where a run for it was stopped
     #[arg(long, requires = "out")]
     overwrite: bool,
@@ -74,9 +80,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let device = asked.device()?;
     let target = arguments.target(&asked)?;
     let draft = Draft::new(&target, arguments.overwrite || arguments.resume.is_some())?;
-    arguments.check_copies(&dataset)?;
+    let copies = arguments.check_copies(&dataset)?;
     let model = arguments.run.load(&mut asked)?;
-    let mut display = Display::new(Interrupt::listen()?);
+    let interrupt = Interrupt::listen()?;
+    let mut display = Display::new(interrupt.clone());
     let options = asked.options(&model, &device);
     let Asked { record, settings, .. } = asked;
     plan::print(&model, &dataset, &settings)?;
@@ -100,8 +107,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             return Err(error.into());
         }
     };
-    let bundle = draft.write(&model, &tuned, &settings, &for_anywhere(record))?.publish()?;
+    let record = for_anywhere(record);
+    let written = draft.write(&model, &tuned, &settings, &record)?;
+    if !arguments.no_report {
+        let (model, dataset, settings, record, copies) = (&model, &dataset, &settings, &record, copies.as_slice());
+        let run = report::Run { model, dataset, settings, record, device: &device, options: &options, copies };
+        let pass = ImagePass::new(dataset.split(SplitName::Val).len(), interrupt);
+        let reported = pass.run(|observer| run.report(&tuned, (written.folder(), &target), observer));
+        // Weights that were trained for hours are not lost for a drawing.
+        reported.unwrap_or_else(|error| say!("note: the report was not written: {error:#}"));
+    }
+    let bundle = written.publish()?;
     print_result(&tuned, &bundle)?;
+    if bundle.join(report::PAGE).is_file() {
+        say!("see: {}", bundle.join(report::PAGE).display());
+    }
     if let Some(unfinished) = unfinished {
         unfinished.close(tuned.trained.interrupted);
     }
@@ -110,18 +130,23 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 
 impl Arguments {
     /// Refuses equal files in several splits and tells of others; a run that goes on was asked when it began.
-    fn check_copies(&self, dataset: &Dataset) -> anyhow::Result<()> {
+    fn check_copies(&self, dataset: &Dataset) -> anyhow::Result<Vec<String>> {
         if self.resume.is_some() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let copies = exact_copies(dataset);
         if !self.allow_leaks {
             copies.check_for_leaks()?;
         }
-        print_copies("in more than one of train, val and test", &copies.leaks);
-        print_copies("under more than one label", &copies.two_labels);
-        print_copies("there several times", &copies.others);
-        Ok(())
+        let found = [
+            ("in more than one of train, val and test", &copies.leaks),
+            ("under more than one label", &copies.two_labels),
+            ("there several times", &copies.others),
+        ];
+        let found = found.into_iter().filter(|(_, copies)| !copies.0.is_empty());
+        let found: Vec<String> = found.map(|(what, copies)| format!("files that are {what}: {copies}")).collect();
+        found.iter().for_each(|found| say!("note: {found}; `finetune doctor` lists them"));
+        Ok(found)
     }
 
     /// What says what the run is of, where that is no argument.
@@ -151,12 +176,6 @@ impl Arguments {
             bail!("{}: lies inside the data set {}", target.display(), data.display());
         }
         Ok(target)
-    }
-}
-
-fn print_copies(what: &str, copies: &EqualFiles) {
-    if !copies.0.is_empty() {
-        say!("note: files that are {what}: {copies}; `finetune doctor` lists them");
     }
 }
 

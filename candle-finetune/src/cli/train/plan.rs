@@ -65,7 +65,8 @@ fn views_text(views: ViewCount, tail: bool) -> String {
     }
 }
 
-fn shortened(classes: &[String]) -> String {
+/// The first of them.
+pub fn shortened(classes: &[String]) -> String {
     const SHOWN: usize = 6;
     let shown = classes.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if classes.len() > SHOWN { format!("{shown}, …") } else { shown }

@@ -1,0 +1,206 @@
+//! The report on a training, in its bundle.
+
+use std::path::Path;
+
+use candle_core::Device;
+use candle_finetune::Settings;
+use candle_finetune::bundle::RunRecord;
+use candle_finetune::calibration::LabelledLogits;
+use candle_finetune::dataset::{Dataset, Sample, SplitName};
+use candle_finetune::evaluate::{ClassMap, evaluate};
+use candle_finetune::extract::{ExtractObserver, Unreadable};
+use candle_finetune::finetuning::{FineTuned, PartPlan, Validation, part_plans};
+use candle_finetune::report::{Fact, Measured, NetworkExplainer, Report};
+use candle_finetune::run_file::RunFile;
+use candle_finetune::train::Metrics;
+use candle_resnet::plan::PlanOptions;
+use candle_resnet::{Classifier, Model};
+
+use super::display::percent;
+use super::plan::shortened;
+use crate::cli::text::quoted;
+
+/// The report's name in a bundle.
+pub const PAGE: &str = "report.html";
+
+/// Images that could not be read, of which each has a line.
+const SKIPPED: usize = 20;
+
+/// What was trained, and on what.
+pub struct Run<'a> {
+    pub model: &'a Model,
+    pub dataset: &'a Dataset,
+    pub settings: &'a Settings,
+    pub record: &'a RunRecord,
+    pub device: &'a Device,
+    pub options: &'a PlanOptions,
+    /// What was found of equal files.
+    pub copies: &'a [String],
+}
+
+/// Images that were judged, and how.
+struct Judged {
+    what: String,
+    samples: Vec<Sample>,
+    rows: Vec<usize>,
+    logits: LabelledLogits,
+    /// Whether the calibration was fitted on them.
+    validates: bool,
+}
+
+impl Run<'_> {
+    /// Writes the report on `tuned` into the written files `folder` of the bundle that will be at `target`.
+    pub fn report(
+        &self,
+        tuned: &FineTuned,
+        (folder, target): (&Path, &Path),
+        observer: &mut ExtractObserver<'_>,
+    ) -> anyhow::Result<()> {
+        let delivered = Model::named(&folder.to_string_lossy())?;
+        let classifier = delivered.classifier_with(self.device, self.options)?;
+        let judged = match self.judged_by_head(tuned) {
+            Some(judged) => Some(judged),
+            None => self.judged_anew(tuned, (&delivered, &classifier), observer)?,
+        };
+        let read = |name: &str| candle_resnet::preprocess::decode(Path::new(name)).ok();
+        let explainer = NetworkExplainer { classifier: &classifier, index: tuned.neighbours.as_ref(), read: &read };
+        let class = |class: usize| classifier.label(class);
+        let measured = judged.as_ref().map(|judged| Measured {
+            what: judged.what.clone(),
+            images: &judged.samples,
+            judged: &judged.rows,
+            logits: &judged.logits,
+            calibration: tuned.trained.calibration.as_ref(),
+            calibrated_here: judged.validates,
+            preprocessing: &delivered.preprocessing,
+            explainer: Some(&explainer),
+            class: &class,
+        });
+        let report = Report {
+            title: format!("{} on {}", self.record.model, self.data()),
+            lead: lead(tuned),
+            facts: self.facts(tuned),
+            parts: self.parts()?,
+            stages: &tuned.trained.stages,
+            settings: Some(RunFile::new(self.record, &self.model.preprocessing, self.settings, &tuned.trained.derived).to_toml()),
+            measured,
+            notes: self.notes(tuned),
+            commands: commands(target, &self.record.data),
+        };
+        Ok(report.write(&folder.join(PAGE))?)
+    }
+
+    /// What a head said of images that it had not learned from.
+    fn judged_by_head(&self, tuned: &FineTuned) -> Option<Judged> {
+        let judged = tuned.judged.as_ref()?;
+        let (split, what) = match self.dataset.split(SplitName::Val) {
+            [] => (SplitName::Train, "held out of the training images"),
+            _ => (SplitName::Val, "of the validation split"),
+        };
+        let before = if tuned.was_refitted() { ", asked before the head was refitted on them too" } else { "" };
+        Some(Judged {
+            what: format!("{} images {what}{before}", judged.images.len()),
+            samples: self.dataset.split(split).to_vec(),
+            rows: judged.images.clone(),
+            logits: judged.logits.clone(),
+            validates: true,
+        })
+    }
+
+    /// What the delivered weights say of images that they have not learned from: validation images, or else those of the test. Nothing
+    /// where there are none, or somebody wants an end.
+    fn judged_anew(
+        &self,
+        tuned: &FineTuned,
+        (delivered, classifier): (&Model, &Classifier),
+        observer: &mut ExtractObserver<'_>,
+    ) -> anyhow::Result<Option<Judged>> {
+        let held_out = tuned.assignments.iter().filter(|assignment| assignment.held_out);
+        let held_out: Vec<Sample> =
+            held_out.map(|held| Sample { path: held.image.clone().into(), label: held.label }).collect();
+        let [val, test] = [SplitName::Val, SplitName::Test].map(|split| self.dataset.split(split).to_vec());
+        let choices = [
+            (val, true, "of the validation split"),
+            (held_out, true, "held out of the training images"),
+            (test, false, "of the test split"),
+        ];
+        let choice = choices.into_iter().find(|(samples, ..)| !samples.is_empty());
+        let Some((samples, validates, what)) = choice.filter(|_| !tuned.trained.interrupted) else { return Ok(None) };
+        let map = ClassMap::between(&self.dataset.classes, delivered)?;
+        let evaluation = evaluate(classifier, &samples, &map, Unreadable::Skipped, observer)?;
+        let rows = evaluation.extracted.kept;
+        let what = format!("{} images {what}", rows.len());
+        Ok(Some(Judged { what, samples, rows, logits: evaluation.logits, validates }))
+    }
+
+    fn data(&self) -> String {
+        self.record.data.file_name().unwrap_or(self.record.data.as_os_str()).to_string_lossy().into_owned()
+    }
+
+    fn facts(&self, tuned: &FineTuned) -> Vec<Fact> {
+        let images = |split| self.dataset.split(split).len();
+        let held_out = tuned.assignments.iter().filter(|assignment| assignment.held_out).count();
+        let crop = self.model.preprocessing.crop;
+        let trained = match &self.settings.tail {
+            None => "fc alone".into(),
+            Some(tail) => format!("from {} on, as far as below", tail.train_from),
+        };
+        let facts = [
+            ("data", self.record.data.display().to_string()),
+            ("classes", format!("{}: {}", self.dataset.classes.len(), shortened(&self.dataset.classes))),
+            (
+                "images",
+                format!(
+                    "{} to train, {held_out} of them held out; {} to validate, {} to test",
+                    images(SplitName::Train),
+                    images(SplitName::Val),
+                    images(SplitName::Test)
+                ),
+            ),
+            ("model", format!("{}, {crop}×{crop} pixels", self.model.provenance.model)),
+            ("trained", trained),
+            ("views", self.settings.augmentation.as_ref().map_or(String::new(), |views| views.policy.to_string())),
+            ("device", format!("{}, {}", self.record.device, self.record.precision)),
+        ];
+        let fact = |(name, value): (&str, String)| Fact { name: name.into(), value };
+        facts.into_iter().filter(|(_, value)| !value.is_empty()).map(fact).collect()
+    }
+
+    fn parts(&self) -> candle_finetune::Result<Vec<PartPlan>> {
+        let Some(tail) = &self.settings.tail else { return Ok(Vec::new()) };
+        let tail = tail.resolved(self.model.provenance.file.is_none());
+        part_plans(&self.model.architecture, self.dataset.classes.len(), &tail)
+    }
+
+    /// What was found of folders, copies and files.
+    fn notes(&self, tuned: &FineTuned) -> Vec<String> {
+        let folders = self.dataset.findings.iter().map(ToString::to_string);
+        let skipped = &tuned.findings.skipped;
+        let shown = skipped.iter().take(SKIPPED).map(|skipped| format!("not read: {}", skipped.reason));
+        let more = skipped.len().saturating_sub(SKIPPED);
+        let more = (more > 0).then(|| format!("{more} more images could not be read"));
+        folders.chain(self.copies.iter().cloned()).chain(shown).chain(more).collect()
+    }
+}
+
+/// What the numbers in large letters do not say.
+fn lead(tuned: &FineTuned) -> Vec<String> {
+    let stopped = tuned.trained.interrupted.then(|| "The training was stopped early; this is the best until then.".into());
+    let val = tuned.trained.val.map(|Validation { epoch, top1, images, .. }| match epoch {
+        0 => format!("Validation of the head alone: top-1 {} of {images} images.", percent(top1)),
+        _ => format!("Validation after epoch {epoch}: top-1 {} of {images} images.", percent(top1)),
+    });
+    let test = tuned.test.map(|Metrics { top1, images, loss, .. }| {
+        format!("Test, which chose nothing: top-1 {} of {images} images, loss {loss:.4}.", percent(top1))
+    });
+    stopped.into_iter().chain(val).chain(test).collect()
+}
+
+fn commands(target: &Path, data: &Path) -> Vec<String> {
+    let [target, data] = [target, data].map(|path| quoted(&path.to_string_lossy()));
+    vec![
+        format!("finetune train --config {target}/run.toml"),
+        format!("finetune eval {data} --model {target}"),
+        format!("finetune predict PHOTO --model {target}"),
+    ]
+}
