@@ -361,7 +361,7 @@ mod unix {
         let arguments = ["train", "photos", "--model", "bundle", "--out", "bundle", "--overwrite", "--seed", "8"];
         cramped(&bench, &arguments).failed().said(&["error: bundle/model.safetensors: "]);
         assert_eq!(before, bench.tensors("bundle/model.safetensors"));
-        assert_eq!(common::names_in(&bench.path("bundle")).len(), 5);
+        assert_eq!(common::names_in(&bench.path("bundle")).len(), 6);
     }
 
     #[test]

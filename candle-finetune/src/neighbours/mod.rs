@@ -100,7 +100,8 @@ impl Index {
         let labels: Vec<usize> = images.iter().map(|image| image.label).collect();
         let kept = sample::balanced(&labels, sample::limit(width, images.iter().map(|image| image.name.as_str())));
         let rows = Tensor::from_iter(kept.iter().map(|&row| row as u32), features.device())?;
-        let features = directions(&features.index_select(&rows, 0)?.to_device(&Device::Cpu)?)?.to_dtype(DType::F16)?;
+        let features = directions(&features.contiguous()?.index_select(&rows, 0)?.to_device(&Device::Cpu)?)?
+            .to_dtype(DType::F16)?;
         let images = kept.into_iter().map(|row| images[row].clone()).collect();
         Ok(Index { features, images, classes, total })
     }
@@ -204,6 +205,16 @@ mod tests {
                 assert_eq!(neighbour.class, ["even", "odd"][other % 2]);
             }
         }
+    }
+
+    #[test]
+    fn features_may_be_one_view_of_several() {
+        let views = Tensor::new(&[[[3f32, 4.0], [9.0, 9.0]], [[0.0, 2.0], [9.0, 9.0]]], &Device::Cpu).unwrap();
+        let plain = views.narrow(1, 0, 1).unwrap().squeeze(1).unwrap();
+        let images = ["a", "b"].map(|name| Known { name: name.into(), label: 0 }).to_vec();
+        let index = Index::new(&plain, images, vec!["all".into()]).unwrap();
+        let found = index.nearest(&Tensor::new(&[[0f32, 1.0]], &Device::Cpu).unwrap(), 2).unwrap();
+        assert_eq!(found[0].iter().map(|near| near.name).collect::<Vec<_>>(), ["b", "a"]);
     }
 
     #[test]
