@@ -6,8 +6,16 @@ use candle_finetune::augment::{Augmentation, ViewCount};
 use common::{BLUE, Bench, GREEN, RED, names_in, run};
 
 /// What a bundle consists of.
-const FILES: [&str; 6] =
-    ["config.json", "metrics.csv", "model.safetensors", "neighbours.safetensors", "run.toml", "splits.csv"];
+const FILES: [&str; 8] = [
+    "config.json",
+    "metrics.csv",
+    "model.safetensors",
+    "neighbours.safetensors",
+    "report-files",
+    "report.html",
+    "run.toml",
+    "splits.csv",
+];
 
 /// Rows of splits.csv whose split is this.
 fn in_split(bench: &Bench, bundle: &str, split: &str) -> usize {

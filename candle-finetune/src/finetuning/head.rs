@@ -7,8 +7,8 @@ use candle_resnet::FeatureExtractor;
 use candle_resnet::preprocess::Preprocessing;
 
 use super::{
-    Derived, Findings, FineTuned, Judged, Observer, Phase, RangeTested, Rates, Settings, Stage, TrainedWeights, Validation,
-    assignments, check_classes,
+    Derived, Findings, FineTuned, Judged, Observer, Phase, RangeTested, Rates, Settings, Stage, TrainedWeights,
+    Validation, assignments, check_classes,
 };
 use crate::augment::{Augmentation, ViewCount};
 use crate::calibration::{Calibration, LabelledLogits};

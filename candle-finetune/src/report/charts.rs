@@ -12,7 +12,6 @@ use super::measures::Confusion;
 use super::rate::Rate;
 use crate::calibration::{Bin, RiskCoverage};
 
-
 const GROUND: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
 const INK: RGBColor = RGBColor(0x28, 0x30, 0x3A);
 const GRID: RGBColor = RGBColor(0xDD, 0xE2, 0xE8);
@@ -21,7 +20,7 @@ const SECOND: RGBColor = RGBColor(0xC2, 0x54, 0x1B);
 const FAINT: RGBColor = RGBColor(0x8A, 0x94, 0xA0);
 
 /// Width and height, in pixels, of all but the confusion matrix.
-const SIZE: (u32, u32) = (560, 360);
+const SIZE: (u32, u32) = (480, 330);
 
 /// Of all text; whoever shows the drawing has such a font.
 const FONT: &str = "sans-serif";
@@ -41,7 +40,7 @@ pub struct Series<'a> {
     pub points: Vec<(f64, f64)>,
 }
 
-/// What an axis shows.
+/// What an axis of a training shows.
 #[derive(Clone, Copy)]
 pub enum Unit {
     /// Plain numbers.
@@ -57,6 +56,14 @@ impl Unit {
             Unit::Percent => format!("{:.0} %", 100.0 * value),
         }
     }
+
+    /// Where no line is: a loss falls, and an accuracy rises.
+    fn empty_corner(self) -> SeriesLabelPosition {
+        match self {
+            Unit::Number => SeriesLabelPosition::UpperRight,
+            Unit::Percent => SeriesLabelPosition::LowerRight,
+        }
+    }
 }
 
 /// Lines over epochs, at most two.
@@ -70,9 +77,11 @@ pub fn curves(what: &str, unit: Unit, series: &[Series<'_>]) -> Drawing {
         for (series, colour) in series.iter().zip([FIRST, SECOND]) {
             let finite = series.points.iter().copied().filter(|(_, y)| y.is_finite());
             let drawn = chart.draw_series(LineSeries::new(finite, colour.stroke_width(2)).point_size(2))?;
-            drawn.label(series.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
+            drawn
+                .label(series.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
         }
-        legend(&mut chart, SeriesLabelPosition::UpperRight)
+        legend(&mut chart, unit.empty_corner())
     })
 }
 
@@ -106,7 +115,8 @@ fn point(bin: &Bin) -> Option<(f64, Rate)> {
 pub fn risk_coverage(curve: &RiskCoverage) -> Drawing {
     drawn(SIZE, |root| {
         let images = curve.images().max(1) as f64;
-        let line = curve.points().map(|(answered, wrong)| (answered as f64 / images, wrong as f64 / answered.max(1) as f64));
+        let line =
+            curve.points().map(|(answered, wrong)| (answered as f64 / images, wrong as f64 / answered.max(1) as f64));
         let line: Vec<(f64, f64)> = line.collect();
         let top = line.iter().map(|&(_, risk)| risk).fold(0.01, f64::max);
         let mut chart = cartesian(root, (0.0, 1.0), (0.0, 1.1 * top))?;
@@ -158,7 +168,11 @@ fn number(root: &Area<'_>, place: (i32, i32), count: usize, on_dark: bool) -> st
     root.draw(&Text::new(count.to_string(), place, style))
 }
 
-fn names(root: &Area<'_>, classes: &[(usize, String)], (margin, cell, size): (i32, i32, i32)) -> std::result::Result<(), Failure> {
+fn names(
+    root: &Area<'_>,
+    classes: &[(usize, String)],
+    (margin, cell, size): (i32, i32, i32),
+) -> std::result::Result<(), Failure> {
     let style = (FONT, size).into_font().color(&INK);
     for (index, (_, name)) in classes.iter().enumerate() {
         let (name, middle): (String, i32) = (shortened(name), margin + index as i32 * cell + cell / 2);
@@ -188,12 +202,22 @@ fn drawn(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> std::result::Result<(
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 fn cartesian<'a, 'b>(root: &'a Area<'b>, x: (f64, f64), y: (f64, f64)) -> std::result::Result<Chart<'a, 'b>, Failure> {
-    ChartBuilder::on(root).margin(12).x_label_area_size(44).y_label_area_size(62).build_cartesian_2d(x.0..x.1, y.0..y.1)
+    ChartBuilder::on(root)
+        .margin(12)
+        .margin_right(26)
+        .x_label_area_size(44)
+        .y_label_area_size(62)
+        .build_cartesian_2d(x.0..x.1, y.0..y.1)
 }
 
 type Format<'a> = &'a dyn Fn(f64) -> String;
 
-fn mesh(chart: &mut Chart<'_, '_>, x: &str, y: &str, (x_text, y_text): (Format<'_>, Format<'_>)) -> std::result::Result<(), Failure> {
+fn mesh(
+    chart: &mut Chart<'_, '_>,
+    x: &str,
+    y: &str,
+    (x_text, y_text): (Format<'_>, Format<'_>),
+) -> std::result::Result<(), Failure> {
     chart
         .configure_mesh()
         .x_desc(x)

@@ -79,7 +79,7 @@ impl Illustrator<'_> {
     fn picture(&self, name: &str, judgement: &Judgement, photo: &Photo, explained: Explained) -> Option<Picture> {
         let seen = prepared(photo, self.preprocessing)?;
         Some(Picture {
-            name: name.into(),
+            name: ending(name),
             photo: data_uri(&seen).ok()?,
             overlay: explained.overlay.and_then(|overlay| data_uri(&overlay).ok()),
             small: self.preprocessing.crop < SMALL,
@@ -92,11 +92,28 @@ impl Illustrator<'_> {
     }
 }
 
+/// A file's name and that of its folder, which is its class.
+fn ending(path: &str) -> String {
+    let parts: Vec<&str> = path.rsplitn(3, ['/', '\\']).take(2).collect();
+    parts.into_iter().rev().collect::<Vec<_>>().join("/")
+}
+
 fn near_view(near: &Near) -> Option<NearView> {
     Some(NearView {
-        name: near.name.clone(),
+        name: ending(&near.name),
         photo: data_uri(&whole(near.photo.as_ref()?)?).ok()?,
         label: near.label.clone(),
         similarity: format!("{:.2}", near.similarity),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ending;
+
+    #[test]
+    fn pictures_are_named_by_class_and_file() {
+        let names = ["photos/train/ants/1.jpg", "ants/1.jpg", "1.jpg", r"photos\ants\1.jpg"].map(ending);
+        assert_eq!(names, ["ants/1.jpg", "ants/1.jpg", "1.jpg", "ants/1.jpg"]);
+    }
 }

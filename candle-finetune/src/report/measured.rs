@@ -9,7 +9,9 @@ use super::measures::{ClassMeasures, Confusion, least_certain, top_losses};
 use super::page::{Card, Chart, ClassView, MeasuredView, PairView, Picture, RateView, percent};
 use super::rate::Rate;
 use super::{Files, charts, tables};
-use crate::calibration::{Answer, Calibration, Judgement, LabelledLogits, RiskCoverage, expected_calibration_error, reliability};
+use crate::calibration::{
+    Answer, Calibration, Judgement, LabelledLogits, RiskCoverage, expected_calibration_error, reliability,
+};
 use crate::error::Result;
 use crate::images::LabelledImages;
 
@@ -63,7 +65,8 @@ impl Measured<'_> {
         let wrong = judgements.len() - right;
         let top1 = Rate::of(right, judgements.len()).map(RateView::from);
         let card = |value: String, name: &str, more: String| Card { value, name: name.into(), more };
-        let accuracy = top1.map(|RateView { value, interval }| card(value, "top-1", format!("{interval} % in 95 % of cases")));
+        let accuracy =
+            top1.map(|RateView { value, interval }| card(value, "top-1", format!("{interval} % in 95 % of cases")));
         let errors = card(wrong.to_string(), "images wrong", format!("of {}", judgements.len()));
         let loss = card(format!("{:.4}", self.logits.loss(self.temperature())), "loss", "cross-entropy, nats".into());
         let error = card(percent(self.calibration_error(self.temperature())), "calibration error", self.scaling());
@@ -101,7 +104,9 @@ impl Measured<'_> {
             sureness: self.sureness(),
             charts: self.charts(files, &judgements)?,
             legend: match self.explainer {
-                Some(_) => "Beside each, where the network saw what spoke for its answer (Grad-CAM); below, the training images that are most like it.",
+                Some(_) => {
+                    "Beside each, where the network saw what spoke for its answer (Grad-CAM); below, the training images that are most like it."
+                }
                 None => "",
             },
             worst,
@@ -124,7 +129,8 @@ impl Measured<'_> {
     }
 
     fn pairs(&self, confusion: &Confusion, measures: &[ClassMeasures]) -> Vec<PairView> {
-        let images: BTreeMap<usize, usize> = measures.iter().map(|measures| (measures.class, measures.images)).collect();
+        let images: BTreeMap<usize, usize> =
+            measures.iter().map(|measures| (measures.class, measures.images)).collect();
         let view = |pair: &super::Pair| PairView {
             label: (self.class)(pair.label),
             answer: (self.class)(pair.answer),
@@ -158,12 +164,10 @@ impl Measured<'_> {
         };
         let diagram = files.drawing("reliability.svg", charts::reliability(series))?;
         let curve = files.drawing("risk-coverage.svg", charts::risk_coverage(&RiskCoverage::of(answers)))?;
-        let caption = "Accuracy of answers by their confidence; on the broken line both are equal. Bars are 95 % intervals.";
-        let withheld = "How many answers are wrong where the least certain are withheld (predict --max-error).";
-        Ok(vec![
-            Chart { svg: diagram, caption: caption.into() },
-            Chart { svg: curve, caption: withheld.into() },
-        ])
+        let caption =
+            "Accuracy of answers by their confidence; on the broken line both are equal. Bars are 95 % intervals.";
+        let withheld = "How many answers are wrong where the least certain are withheld.";
+        Ok(vec![Chart { svg: diagram, caption: caption.into() }, Chart { svg: curve, caption: withheld.into() }])
     }
 
     /// Of the worst mistakes and of the least certain answers.

@@ -1,9 +1,11 @@
-//! What a training or an evaluation came to, as one HTML file that opens offline, with drawings and tables beside it.
+//! What a training or an evaluation came to, as one HTML file that opens offline, with drawings and tables beside it; and what the doctor
+//! found, as another.
 //!
-//! [`Report::write`] fills the templates in `templates/`; no number is computed there. What a picture shows where, and what it is
+//! [`Report::write`] and [`write_examination`] fill the templates in `templates/`; no number is computed there. What a picture shows where, and what it is
 //! like, comes from an [`Explainer`], such as the network that judged it ([`NetworkExplainer`]).
 
 mod charts;
+mod examination;
 mod illustrated;
 mod measured;
 mod measures;
@@ -26,7 +28,8 @@ use crate::train::EpochRecord;
 use charts::{Series, Unit, curves};
 use page::{Card, Chart, PartRow, ReportPage};
 
-pub use illustrated::{Explainer, Explained, Near};
+pub use examination::write_examination;
+pub use illustrated::{Explained, Explainer, Near};
 pub use measured::Measured;
 pub use measures::{ClassMeasures, Confusion, Pair};
 pub use network::NetworkExplainer;
@@ -94,7 +97,7 @@ impl Report<'_> {
         fs::write(page, html).map_err(io_error(page))
     }
 
-    /// Loss and accuracy over the epochs that are measured, and those of a refit behind them.
+    /// Loss and accuracy over the epochs, but for those of a refit, which repeats the first training.
     fn curves(&self, files: &Files) -> Result<Vec<Chart>> {
         let mut charts = Vec::new();
         for Stage { phase, epochs } in self.stages.iter().filter(|stage| stage.epochs.len() > 1) {
@@ -123,7 +126,6 @@ fn stage_names(phase: Phase) -> Option<(&'static str, [&'static str; 2])> {
     match phase {
         Phase::Head => Some(("of the head before all else", ["head-loss.svg", "head-top1.svg"])),
         Phase::Fit => Some(("in each epoch", ["loss.svg", "top1.svg"])),
-        Phase::Refit => Some(("of the refit on all training images", ["refit-loss.svg", "refit-top1.svg"])),
         _ => None,
     }
 }

@@ -128,3 +128,45 @@ pub struct NearView {
 pub fn percent(fraction: f64) -> String {
     format!("{:.1} %", 100.0 * fraction)
 }
+
+/// What the doctor found.
+#[derive(Template)]
+#[template(path = "doctor.html")]
+pub struct DoctorPage {
+    pub title: String,
+    pub lead: Vec<String>,
+    pub cards: Vec<Card>,
+    pub splits: Vec<String>,
+    pub classes: Vec<ClassCounts>,
+    pub kinds: Vec<KindView>,
+}
+
+/// A class and its images in each split.
+pub struct ClassCounts {
+    pub name: String,
+    pub counts: Vec<usize>,
+}
+
+/// Findings of one kind.
+pub struct KindView {
+    pub heading: &'static str,
+    pub severity: &'static str,
+    pub count: usize,
+    pub advice: &'static str,
+    pub findings: Vec<FindingView>,
+    /// Findings that are not among them.
+    pub more: usize,
+}
+
+/// One finding and its files.
+pub struct FindingView {
+    pub text: String,
+    pub pictures: Vec<FileView>,
+}
+
+/// A file, with its picture where it is one.
+pub struct FileView {
+    pub name: String,
+    pub photo: Option<String>,
+    pub small: bool,
+}

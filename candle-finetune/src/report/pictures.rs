@@ -49,7 +49,9 @@ mod tests {
     #[test]
     fn large_pictures_become_small_and_small_ones_stay() {
         let colour = image::Rgb([200, 90, 30]);
-        for (size, shown) in [((800, 400), (200, 100)), ((400, 800), (100, 200)), ((32, 24), (32, 24)), ((4000, 2), (200, 1))] {
+        for (size, shown) in
+            [((800, 400), (200, 100)), ((400, 800), (100, 200)), ((32, 24), (32, 24)), ((4000, 2), (200, 1))]
+        {
             let picture = decoded(&data_uri(&RgbImage::from_pixel(size.0, size.1, colour)).unwrap());
             assert_eq!(picture.dimensions(), shown);
             assert!(picture.pixels().all(|pixel| pixel.0.iter().zip(colour.0).all(|(&a, b)| a.abs_diff(b) <= 4)));

@@ -63,7 +63,11 @@ pub struct PairRow {
 
 /// Every pair that occurs.
 pub fn pairs<'a>(confusion: &'a Confusion, name: Names<'a>) -> impl Iterator<Item = PairRow> + 'a {
-    confusion.pairs().map(move |pair| PairRow { label: name(pair.label), answer: name(pair.answer), images: pair.images })
+    confusion.pairs().map(move |pair| PairRow {
+        label: name(pair.label),
+        answer: name(pair.answer),
+        images: pair.images,
+    })
 }
 
 /// Answers of one bin of confidence.

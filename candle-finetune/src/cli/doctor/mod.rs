@@ -10,6 +10,7 @@ use candle_finetune::Error;
 use candle_finetune::dataset::{self, Survey};
 use candle_finetune::doctor::{Eye, Finding, Report, Severity, examine};
 use candle_finetune::extract::batch_size;
+use candle_finetune::report::write_examination;
 use candle_resnet::Trunk;
 use candle_resnet::preprocess::Preprocessing;
 use clap::Args;
@@ -43,8 +44,12 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE.csv")]
     list: Option<PathBuf>,
 
-    /// Replace the table where it exists
-    #[arg(long, requires = "list")]
+    /// Write a page that a browser shows, with pictures
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+
+    /// Replace table and page where they exist
+    #[arg(long)]
     overwrite: bool,
 
     /// Examples of each kind of finding that are shown
@@ -69,7 +74,7 @@ pub struct Arguments {
 
 /// Runs the command. It fails where something was found that makes training or its measurements worthless.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    if let Some(file) = &arguments.list {
+    for file in arguments.list.iter().chain(&arguments.report) {
         check_can_write(file, arguments.overwrite)?;
     }
     let survey = dataset::survey(&arguments.dir).map_err(Error::from)?;
@@ -78,6 +83,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let report = look(&survey, network.as_ref(), images)?;
     if let Some(file) = &arguments.list {
         list::write(file, &report, &survey.dataset.classes)?;
+    }
+    if let Some(page) = &arguments.report {
+        write_examination(&report, &arguments.dir, page)?;
+        say!("see: {}", page.display());
     }
     if arguments.json {
         print_json(&report.findings)?

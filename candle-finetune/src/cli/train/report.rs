@@ -82,7 +82,9 @@ impl Run<'_> {
             facts: self.facts(tuned),
             parts: self.parts()?,
             stages: &tuned.trained.stages,
-            settings: Some(RunFile::new(self.record, &self.model.preprocessing, self.settings, &tuned.trained.derived).to_toml()),
+            settings: Some(
+                RunFile::new(self.record, &self.model.preprocessing, self.settings, &tuned.trained.derived).to_toml(),
+            ),
             measured,
             notes: self.notes(tuned),
             commands: commands(target, &self.record.data),
@@ -185,7 +187,8 @@ impl Run<'_> {
 
 /// What the numbers in large letters do not say.
 fn lead(tuned: &FineTuned) -> Vec<String> {
-    let stopped = tuned.trained.interrupted.then(|| "The training was stopped early; this is the best until then.".into());
+    let stopped =
+        tuned.trained.interrupted.then(|| "The training was stopped early; this is the best until then.".into());
     let val = tuned.trained.val.map(|Validation { epoch, top1, images, .. }| match epoch {
         0 => format!("Validation of the head alone: top-1 {} of {images} images.", percent(top1)),
         _ => format!("Validation after epoch {epoch}: top-1 {} of {images} images.", percent(top1)),
