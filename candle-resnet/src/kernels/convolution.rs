@@ -67,7 +67,7 @@ pub(super) fn input_blocks(channels: (usize, usize), groups: usize, output_block
 }
 
 /// Values from one segment of a panel to the next: off multiples of 4096 bytes, which share cache sets.
-fn panel_stride<S>(pixels: usize) -> usize {
+pub(super) fn panel_stride<S>(pixels: usize) -> usize {
     let values = pixels * LANES;
     if (values * size_of::<S>()).is_multiple_of(4096) { values + LANES } else { values }
 }

@@ -14,6 +14,7 @@ use super::norm::{self, Moments, NormGradient, NormSums};
 use super::pool::{self, PoolPlanes};
 use super::pool_gradient::{self, PoolGradient};
 use super::stored::Stored;
+use super::strassen::{self, Strassen};
 use super::weight_gradient::{self, WeightGradient};
 use super::winograd::{self, Multiply, MultiplyPlain, TransformInputs, TransformOutputs, TransformWeights};
 
@@ -86,6 +87,8 @@ pub(crate) struct KernelsOf<S: Stored> {
     pub(crate) convolve: unsafe fn(&mut Convolve<S>),
     /// [`grouped::convolve_groups`].
     pub(crate) convolve_groups: unsafe fn(&ConvolveGroups<S>),
+    /// [`strassen::strassen`].
+    pub(crate) strassen: unsafe fn(&mut Strassen<S>),
     /// [`winograd::transform_inputs`].
     pub(crate) transform_inputs: unsafe fn(&TransformInputs<S>),
     /// [`winograd::multiply`].
@@ -153,6 +156,7 @@ macro_rules! instruction_set {
         KernelsOf {
             convolve: instruction_set!(@kernel ($vector, $stored), convolution::convolve, &mut Convolve<$stored> $(, $features)?),
             convolve_groups: instruction_set!(@kernel ($vector, $stored), grouped::convolve_groups, &ConvolveGroups<$stored> $(, $features)?),
+            strassen: instruction_set!(@kernel ($vector, $stored), strassen::strassen, &mut Strassen<$stored> $(, $features)?),
             transform_inputs: instruction_set!(@kernel ($vector, $stored), winograd::transform_inputs, &TransformInputs<$stored> $(, $features)?),
             multiply: instruction_set!(@kernel ($vector, $stored), winograd::multiply, &Multiply<$stored> $(, $features)?),
             multiply_plain: instruction_set!(@kernel ($vector, $stored), winograd::multiply_plain, &mut MultiplyPlain<$stored> $(, $features)?),

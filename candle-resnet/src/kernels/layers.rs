@@ -16,10 +16,13 @@ use super::lanes::LANES;
 use super::map::{Extent, Writable, blocks_of};
 use super::pool::{PoolPlanes, Window};
 use super::stored::{Stored, filled_up};
+use super::strassen::{PRODUCTS, Strassen, products_floats, split_values};
 use super::winograd::{Multiply, MultiplyPlain, Scheme, Tiles, TransformInputs, TransformOutputs};
 
 /// Bytes of input that a thread goes over again and again, so that they stay in its second-level cache.
 const REUSED_BYTES: usize = 400 << 10;
+/// Bytes of sums of input that a thread goes over for each pair of columns.
+const SPLIT_BYTES: usize = 640 << 10;
 /// Transformed weights above this many bytes are read for more tiles at once.
 const HEAVY_WEIGHTS: usize = 4 << 20;
 
@@ -181,6 +184,57 @@ impl Team<'_> {
                 };
                 // SAFETY: lengths were checked; units or columns differ between threads.
                 unsafe { (S::kernels(self.kernels).convolve)(&mut call) };
+            }
+        });
+    }
+
+    /// A 1×1 convolution of any stride, by Strassen's method.
+    pub(crate) fn strassen<S: Stored>(&self, shape: &ConvolutionShape, layer: Layer<S>, scratch: &mut Scratch) {
+        let (half, of_pair) = (blocks_of(shape.in_channels) / 2, 2 * layer.column_blocks);
+        assert!(shape.kernel == 1 && shape.padding == 0 && shape.groups == 1);
+        assert!(shape.in_channels.is_multiple_of(2 * LANES) && shape.out_channels.is_multiple_of(of_pair * LANES));
+        let columns = blocks_of(shape.out_channels) / of_pair;
+        let weights = columns * PRODUCTS * half * LANES * layer.column_blocks * LANES;
+        let (of_input, of_output) =
+            layer.check((shape.input, shape.in_channels), (shape.output, shape.out_channels), weights);
+        let by_columns = self.width > 1
+            && columns >= self.width
+            && layer.weights.len() > layer.images * shape.output.pixels() * LANES;
+        let pairs = shape.output.pixels().div_ceil(2);
+        let most = (SPLIT_BYTES / (PRODUCTS * half * LANES * size_of::<S>())).clamp(28, 4096);
+        let each = if by_columns { most } else { most.min(pairs.div_ceil(self.width)) };
+        let blocks: Vec<Range<usize>> = pieces(0..pairs, each).collect();
+        let units = layer.images * blocks.len();
+        let output = Writable::new(layer.output);
+        let split = floats_for::<S>(split_values::<S>(shape.in_channels, each));
+        let products = products_floats(layer.column_blocks, each);
+        self.share_with(&mut scratch.own, |share, own| {
+            let (units, range) = match by_columns {
+                true => (0..units, part(columns, share, self.width)),
+                false => (part(units, share, self.width), 0..columns),
+            };
+            own.reserve(split + products);
+            let (split, products) = own.as_mut_slice().split_at_mut(split);
+            for unit in units {
+                let (image, pairs) = (unit / blocks.len(), &blocks[unit % blocks.len()]);
+                let of_image = image * of_output..(image + 1) * of_output;
+                let mut call = Strassen {
+                    shape,
+                    input: &layer.input[image * of_input..][..of_input],
+                    weights: layer.weights,
+                    column_blocks: layer.column_blocks,
+                    bias: layer.bias,
+                    residual: layer.residual.map(|residual| &residual[of_image]),
+                    relu: layer.relu,
+                    pixels: 2 * pairs.start..(2 * pairs.end).min(shape.output.pixels()),
+                    range: range.clone(),
+                    split: view_mut(split),
+                    products,
+                    image: image * of_output,
+                    output,
+                };
+                // SAFETY: lengths were checked; units or columns differ between threads.
+                unsafe { (S::kernels(self.kernels).strassen)(&mut call) };
             }
         });
     }

@@ -25,6 +25,7 @@ mod pool_gradient;
 mod product;
 mod rearrange;
 mod stored;
+mod strassen;
 #[cfg(test)]
 mod tests;
 mod training;
@@ -39,7 +40,7 @@ pub(crate) use dispatch::Kernels;
 pub(crate) use lanes::LANES;
 pub(crate) use layers::{Change, Layer, Scratch, Team, WinogradShape};
 pub(crate) use map::{Extent, blocks_of};
-pub(crate) use pack::{DenseWeights, Weights, for_convolution, for_groups, for_winograd};
+pub(crate) use pack::{DenseWeights, Weights, for_convolution, for_groups, for_strassen, for_winograd};
 pub(crate) use pool::Window;
 pub(crate) use rearrange::{Unfolding, add_shifted_back, padded, refold, shift_channels};
 pub(crate) use stored::Stored;

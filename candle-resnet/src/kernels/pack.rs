@@ -7,6 +7,7 @@ use super::convolution::{ConvolutionShape, input_blocks};
 use super::lanes::LANES;
 use super::map::{Writable, blocks_of};
 use super::stored::{Stored, filled_up};
+use super::strassen::{PRODUCTS, WEIGHTS};
 use super::winograd::{MAX_POINTS, Scheme};
 
 /// Weights of a convolution, and what is folded into them.
@@ -113,6 +114,30 @@ pub(crate) fn for_convolution<S: Stored>(
                     for (tap, &value) in kernel.iter().enumerate() {
                         packed[first + tap * length * column] = S::of((f64::from(value) * scale) as f32);
                     }
+                }
+            }
+        }
+    });
+    packed
+}
+
+/// For [`strassen`](super::strassen): (pairs of columns, 7, input blocks / 2, 16 / depth, blocks of a column, 16, depth).
+pub(crate) fn for_strassen<S: Stored>(weights: &Weights, column_blocks: usize) -> Buffer<S> {
+    let (column, half) = (column_blocks * LANES, weights.in_channels / 2);
+    let of_product = half * column;
+    let of_pair = PRODUCTS * of_product;
+    let mut packed = Buffer::<S>::zeros(weights.out_channels / (2 * column) * of_pair);
+    let value = |out, channel| weights.kernel(out, channel).map_or(0.0, |(kernel, scale)| f64::from(kernel[0]) * scale);
+    packed.as_mut_slice().par_chunks_exact_mut(of_pair).enumerate().for_each(|(pair, packed)| {
+        for out in 0..column {
+            for channel in 0..half {
+                let part =
+                    |input: usize, output: usize| value((2 * pair + output) * column + out, input * half + channel);
+                let parts = [[part(0, 0), part(0, 1)], [part(1, 0), part(1, 1)]];
+                let at = channel / LANES * LANES * column + place::<S>(channel % LANES, column, out);
+                for (to, signs) in packed.chunks_exact_mut(of_product).zip(&WEIGHTS) {
+                    let signed = parts.as_flattened().iter().zip(signs.as_flattened());
+                    to[at] = S::of(signed.map(|(part, sign)| part * sign).sum::<f64>() as f32);
                 }
             }
         }

@@ -67,6 +67,7 @@ enum By {
     /// Takes any shape.
     Product,
     Groups,
+    Strassen,
     Winograd(Scheme),
     PlainWinograd(Scheme),
 }
@@ -174,6 +175,7 @@ impl Case {
             By::Winograd(scheme) => for_winograd(&weights, scheme, column_blocks),
             By::Product | By::PlainWinograd(_) => for_convolution(&weights, &self.shape, column_blocks),
             By::Groups => for_groups(&weights),
+            By::Strassen => for_strassen(&weights, column_blocks),
         };
         let inputs = map_of::<S>(&self.inputs::<S>(), in_channels, input);
         let residuals = map_of::<S>(&self.residuals::<S>(), out_channels, output);
@@ -196,6 +198,7 @@ impl Case {
         Team::gather(kernels, width, |team| match by {
             By::Product => team.convolve(&self.shape, layer, &mut scratch),
             By::Groups => team.convolve_groups(&self.shape, layer),
+            By::Strassen => team.strassen(&self.shape, layer, &mut scratch),
             By::Winograd(scheme) => team.winograd(&winograd(scheme, false), layer, &mut scratch),
             By::PlainWinograd(scheme) => team.winograd(&winograd(scheme, true), layer, &mut scratch),
         });
@@ -282,6 +285,17 @@ fn convolutions_of_every_kind_match_the_definition() {
     ] {
         case.check_direct();
         Case { images: 3, residual: true, relu: true, ..case }.check_direct();
+    }
+}
+
+#[test]
+fn strassen_matches_the_definition_whatever_the_size() {
+    for (height, width) in [(1, 1), (1, 2), (7, 7), (8, 5), (13, 14)] {
+        for (channels, stride) in [((32, 64), 1), ((96, 128), 1), ((64, 192), 2), ((1088, 64), 1)] {
+            let case = Case::new(channels, 1, (height, width)).with(stride, 1, 1);
+            case.check_in::<f32>(By::Strassen);
+            Case { images: 3, residual: true, relu: true, ..case }.check_in::<f32>(By::Strassen);
+        }
     }
 }
 

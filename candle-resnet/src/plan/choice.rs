@@ -27,6 +27,8 @@ impl Default for Workload {
 pub(crate) enum Algorithm {
     /// As one matrix product.
     Direct,
+    /// As seven matrix products of half the rows, inputs and outputs in the place of eight, of weights 7/4 as large.
+    Strassen,
     /// Without the multiplications between groups of a block.
     Grouped,
     /// By Winograd's method, with weights transformed beforehand.
@@ -40,6 +42,7 @@ impl Algorithm {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Algorithm::Direct => "direct",
+            Algorithm::Strassen => "Strassen",
             Algorithm::Grouped => "grouped",
             Algorithm::Plain(Scheme::TwoByTwo) => "F(2×2, 3×3) plain",
             Algorithm::Plain(_) => "F(4×4, 3×3) plain",
@@ -71,6 +74,11 @@ const MANY_WEIGHTS: usize = 128 * 128;
 /// threads read from one memory, but each computes on its own.
 const FEW_TILES: usize = 12;
 
+/// Channels in and out from which on Strassen's method saves time.
+const SPLIT_CHANNELS: usize = 256;
+/// Pixels of the output from which on it does: fewer pairs leave registers empty.
+const SPLIT_PIXELS: usize = 28;
+
 /// The algorithm for a convolution.
 ///
 /// F(4×4) and its like multiply by up to 8 and add up what nearly cancels: in bf16 too little would be left.
@@ -79,6 +87,9 @@ pub(crate) fn choose(candidate: &Candidate, options: &PlanOptions) -> Algorithm 
     let &Candidate { in_channels, out_channels, kernel, stride, dilation, groups, extent } = candidate;
     if groups > 1 && in_channels == out_channels && LANES.is_multiple_of(in_channels / groups) {
         return Algorithm::Grouped;
+    }
+    if kernel == 1 && strassen_saves(candidate, options) {
+        return Algorithm::Strassen;
     }
     if stride != 1 || dilation != 1 {
         return Algorithm::Direct;
@@ -100,6 +111,16 @@ pub(crate) fn choose(candidate: &Candidate, options: &PlanOptions) -> Algorithm 
     }
 }
 
+/// Whether additions, and weights 7/4 as large, cost less than an eighth of the multiplications of a 1×1 convolution.
+fn strassen_saves(candidate: &Candidate, options: &PlanOptions) -> bool {
+    let &PlanOptions { precision, ref workload, low_memory, .. } = options;
+    let &Candidate { in_channels, out_channels, groups, extent, .. } = candidate;
+    let few_images = workload.images.is_some_and(|images| images < FEW_IMAGES);
+    let halves = groups == 1 && in_channels.is_multiple_of(2 * LANES) && out_channels.is_multiple_of(4 * LANES);
+    let large = in_channels >= SPLIT_CHANNELS && out_channels >= SPLIT_CHANNELS && extent.pixels() >= SPLIT_PIXELS;
+    precision == Precision::F32 && !low_memory && !few_images && halves && large
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +131,7 @@ mod tests {
     const ONE_EVER: Workload = Workload { images: Some(1), ..ONE };
 
     const DIRECT: Algorithm = Algorithm::Direct;
+    const STRASSEN: Algorithm = Algorithm::Strassen;
     const F2: Algorithm = Algorithm::Winograd(Scheme::TwoByTwo);
     const F4: Algorithm = Algorithm::Winograd(Scheme::FourByFour);
     const PLAIN_F2: Algorithm = Algorithm::Plain(Scheme::TwoByTwo);
@@ -130,6 +152,10 @@ mod tests {
         let stem = Candidate { out_channels: 64, ..square(12, 4, 112) };
         for (candidate, workload, expected, with_little_memory) in [
             (square(64, 1, 56), MANY, DIRECT, DIRECT),
+            (square(256, 1, 14), MANY, STRASSEN, DIRECT),
+            (square(256, 1, 14), ONE_EVER, DIRECT, DIRECT),
+            (square(128, 1, 56), MANY, DIRECT, DIRECT),
+            (square(512, 1, 1), MANY, DIRECT, DIRECT),
             (square(64, 3, 56), MANY, F4, F4),
             (square(64, 3, 56), ONE, F4, F4),
             (square(64, 3, 56), ONE_EVER, F4, F4),
@@ -160,7 +186,7 @@ mod tests {
     fn bf16_takes_no_scheme_that_multiplies_errors() {
         let stem = Candidate { out_channels: 64, ..square(12, 4, 112) };
         for (candidate, expected) in
-            [(square(64, 1, 56), DIRECT), (square(64, 3, 56), F2), (square(512, 3, 7), F2), (stem, DIRECT)]
+            [(square(512, 1, 14), DIRECT), (square(64, 3, 56), F2), (square(512, 3, 7), F2), (stem, DIRECT)]
         {
             let options = PlanOptions { workload: MANY, precision: Precision::Bf16, ..PlanOptions::default() };
             assert_eq!(choose(&candidate, &options), expected, "{candidate:?}");

@@ -5,7 +5,7 @@ use super::choice::{Algorithm, Candidate, choose};
 use crate::blueprint::ConvNorm;
 use crate::kernels::{
     Buffer, ConvolutionShape, Extent, LANES, Layer, Scratch, Stored, Team, Weights, WinogradShape, blocks_of,
-    for_convolution, for_groups, for_winograd, padded,
+    for_convolution, for_groups, for_strassen, for_winograd, padded,
 };
 
 /// A convolution's shape, whatever the size of its map.
@@ -182,6 +182,7 @@ impl FoldedConvolution {
         let weights = match algorithm {
             Algorithm::Direct | Algorithm::Plain(_) => for_convolution(&values, &geometry.shape(input), column_blocks),
             Algorithm::Grouped => for_groups(&values),
+            Algorithm::Strassen => for_strassen(&values, column_blocks),
             Algorithm::Winograd(scheme) => for_winograd(&values, scheme, column_blocks),
         };
         let mut bias: Vec<f32> = bias.iter().map(|&value| value as f32).collect();
@@ -205,6 +206,7 @@ impl<S: Stored> PackedConvolution<S> {
         };
         let (scheme, plain) = match self.algorithm {
             Algorithm::Direct => return team.convolve(&self.geometry.shape(input), layer, scratch),
+            Algorithm::Strassen => return team.strassen(&self.geometry.shape(input), layer, scratch),
             Algorithm::Grouped => return team.convolve_groups(&self.geometry.shape(input), layer),
             Algorithm::Winograd(scheme) => (scheme, false),
             Algorithm::Plain(scheme) => (scheme, true),

@@ -47,15 +47,21 @@ fn an_image_gives_the_same_bits_in_any_company() {
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    let trunk = trunk("resnet18", &small());
-    let images = images(3, (64, 64));
-    let with = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| features(&trunk, &images))
-    };
-    let alone = with(1);
-    for threads in [2, 3, 5, 8] {
-        assert_eq!(with(threads), alone, "{threads} threads");
+    // In the second, 1×1 convolutions go by Strassen's method, over maps of an odd number of pixels, too.
+    for (name, options, size) in
+        [("resnet18", small(), (64, 64)), ("resnext50_32x4d", PlanOptions::default(), (224, 224))]
+    {
+        let trunk = trunk(name, &options);
+        let images = images(3, size);
+        let with = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| features(&trunk, &images))
+        };
+        let alone = with(1);
+        for threads in [2, 3, 5, 8] {
+            assert_eq!(with(threads), alone, "{name}, {threads} threads");
+        }
+        assert_eq!(features(&trunk, &images.narrow(0, 1, 1).unwrap())[0], alone[1], "{name}");
     }
 }
 
