@@ -117,8 +117,11 @@ fn strassen_saves(candidate: &Candidate, options: &PlanOptions) -> bool {
     let &Candidate { in_channels, out_channels, groups, extent, .. } = candidate;
     let few_images = workload.images.is_some_and(|images| images < FEW_IMAGES);
     let halves = groups == 1 && in_channels.is_multiple_of(2 * LANES) && out_channels.is_multiple_of(4 * LANES);
-    let large = in_channels >= SPLIT_CHANNELS && out_channels >= SPLIT_CHANNELS && extent.pixels() >= SPLIT_PIXELS;
-    precision == Precision::F32 && !low_memory && !few_images && halves && large
+    let (narrow, wide) = (in_channels.min(out_channels), in_channels.max(out_channels));
+    let large = narrow >= SPLIT_CHANNELS && extent.pixels() >= SPLIT_PIXELS;
+    // Threads that read heavier weights at the same time wait for memory where a pixel has less to do with each of them.
+    let fed = workload.threads == 1 || wide <= 2 * narrow;
+    precision == Precision::F32 && !low_memory && !few_images && halves && large && fed
 }
 
 #[cfg(test)]
@@ -150,10 +153,13 @@ mod tests {
         let grouped = Candidate { groups: 32, ..square(1024, 3, 7) };
         let in_blocks = Candidate { groups: 32, stride: 2, ..square(256, 3, 28) };
         let stem = Candidate { out_channels: 64, ..square(12, 4, 112) };
+        let widening = Candidate { out_channels: 1024, ..square(256, 1, 14) };
         for (candidate, workload, expected, with_little_memory) in [
             (square(64, 1, 56), MANY, DIRECT, DIRECT),
             (square(256, 1, 14), MANY, STRASSEN, DIRECT),
             (square(256, 1, 14), ONE_EVER, DIRECT, DIRECT),
+            (widening, ONE, STRASSEN, DIRECT),
+            (widening, ONE_SHARED, DIRECT, DIRECT),
             (square(128, 1, 56), MANY, DIRECT, DIRECT),
             (square(512, 1, 1), MANY, DIRECT, DIRECT),
             (square(64, 3, 56), MANY, F4, F4),
