@@ -42,13 +42,14 @@ impl NetworkExplainer<'_> {
         let near = match self.index {
             // One more than are shown: a picture may be among them itself.
             Some(index) => index.nearest(&self.classifier.trunk().features(&pixels)?, NEIGHBOURS + 1)?,
-            None => vec![Vec::new(); photos.len()],
+            None => Vec::new(),
         };
-        let one = |((&(name, photo, _), map), near): ((&(&str, &Photo, usize), &ActivationMap), Vec<Neighbour<'_>>)| {
+        let mut near = near.into_iter();
+        let one = |(&(name, photo, _), map): (&(&str, &Photo, usize), &ActivationMap)| {
             let overlay = map.paint_over(&seen_by(self.classifier, photo)?);
-            Ok(Explained { overlay: Some(overlay), near: self.others(name, near) })
+            Ok(Explained { overlay: Some(overlay), near: self.others(name, near.next().unwrap_or_default()) })
         };
-        photos.iter().zip(&maps).zip(near).map(one).collect()
+        photos.iter().zip(&maps).map(one).collect()
     }
 
     /// (N, C, H, W) on the network's device.
