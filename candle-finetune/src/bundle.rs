@@ -20,9 +20,13 @@ use crate::calibration::stored;
 use crate::error::{Error, Result, csv_io, io_error, safetensors_io};
 use crate::finetuning::{FineTuned, Phase, Settings, Stage};
 use crate::neighbours::{self, NeighboursError};
+use crate::report;
 use crate::run_file::RunFile;
 pub use crate::run_file::RunRecord;
 use crate::train::EpochRecord;
+
+/// Files of a bundle that not every one has: the neighbours, and the report, which is written when all else is there.
+const OPTIONAL: [&str; 2] = [neighbours::FILE, report::PAGE];
 
 /// A bundle that is to be written; nothing of it is visible under its name until [`WrittenDraft::publish`].
 ///
@@ -107,11 +111,6 @@ impl WrittenDraft {
         File::open(&path).and_then(|file| file.sync_all()).map_err(io_error(shown))
     }
 
-    /// Where its files are for now; what else is written there becomes part of the bundle.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     /// Gives the bundle its name. Where the folder exists and may be overwritten, only files of a bundle are replaced.
     ///
     /// # Errors
@@ -131,23 +130,17 @@ impl WrittenDraft {
         if !overwrite {
             return Err(Error::Exists(target));
         }
-        replace_files(self.folder.path(), &target)?;
-        Ok(target)
-    }
-}
-
-/// Moves the files of one folder into another, and those of its subfolders into theirs; other files there stay.
-fn replace_files(from: &Path, to: &Path) -> Result<()> {
-    for entry in fs::read_dir(from).map_err(io_error(from))? {
-        let entry = entry.map_err(io_error(from))?;
-        let place = to.join(entry.file_name());
-        if entry.path().is_dir() && place.is_dir() {
-            replace_files(&entry.path(), &place)?;
-        } else {
+        // What only some bundles have must not be taken for this one's.
+        for stale in OPTIONAL.map(|name| target.join(name)).into_iter().filter(|stale| stale.is_file()) {
+            fs::remove_file(&stale).map_err(io_error(stale))?;
+        }
+        for entry in fs::read_dir(self.folder.path()).map_err(io_error(self.folder.path()))? {
+            let entry = entry.map_err(io_error(self.folder.path()))?;
+            let place = target.join(entry.file_name());
             fs::rename(entry.path(), &place).map_err(io_error(place))?;
         }
+        Ok(target)
     }
-    Ok(())
 }
 
 fn under_its_final_name(error: Error, shown: &Path) -> Error {

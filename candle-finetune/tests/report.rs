@@ -85,6 +85,12 @@ fn a_report_is_not_replaced_unasked_and_names_what_was_not_read() {
     assert!(bench.read("out.html").contains("not read: photos/red/broken.png"));
     bench.run(&eval).failed().said(&["out.html", "exists"]);
     bench.run(&[&eval[..], &["--overwrite"]].concat()).succeeded();
+    bench.file("mine-files/predictions.csv", "mine");
+    bench
+        .run(&["eval", "photos", "--model", "bundle", "--report", "mine.html"])
+        .failed()
+        .said(&["mine-files", "exists"]);
+    assert_eq!(bench.read("mine-files/predictions.csv"), "mine");
 }
 
 #[test]
@@ -107,9 +113,12 @@ fn overwriting_a_bundle_replaces_its_report_and_no_report_is_none() {
     bench.file("bundle/report-files/mine.txt", "kept");
     bench.train("photos", &["--out", "bundle", "--overwrite", "--epochs", "2"]).succeeded();
     assert_ne!(bench.read("bundle/report.html"), old);
+    assert!(!bench.read("bundle/report-files/predictions.csv").is_empty());
     assert_eq!(bench.read("bundle/report-files/mine.txt"), "kept");
     bench.train("photos", &["--out", "plain", "--epochs", "2", "--no-report"]).succeeded();
     assert!(!bench.path("plain/report.html").exists());
+    bench.train("photos", &["--out", "bundle", "--overwrite", "--epochs", "2", "--no-report"]).succeeded();
+    assert!(!bench.path("bundle/report.html").exists(), "that of another training");
 }
 
 #[test]

@@ -70,11 +70,6 @@ impl RiskCoverage {
         self.0.last().map_or(0, |&(_, answered, _)| answered)
     }
 
-    /// Answers and wrong answers among them, from few to all.
-    pub fn points(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.0.iter().map(|&(_, answered, wrong)| (answered, wrong))
-    }
-
     /// The most answers of which not more than `max_error`, a fraction, should be wrong; nothing where no confidence is high enough.
     ///
     /// One wrong answer more than there was is reckoned with, so that what was seen of few images promises little.

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use candle_finetune::calibration::{Calibration, LabelledLogits, expected_calibration_error, stored};
-use candle_finetune::dataset::{Dataset, Sample, SplitName};
+use candle_finetune::dataset::{Dataset, SplitName};
 use candle_finetune::evaluate::{ClassMap, Evaluation, evaluate};
 use candle_finetune::extract::{Unreadable, batch_size};
 use candle_finetune::finetuning::Findings;
 use candle_finetune::neighbours::{self, Index};
-use candle_finetune::report::{Fact, Measured, NetworkExplainer, Report};
+use candle_finetune::report::{Fact, Measured, NetworkExplainer, Report, folder_of};
 use candle_finetune::train::Metrics;
 use candle_resnet::preprocess;
-use candle_resnet::{Classifier, Model};
+use candle_resnet::{Classifier, FeatureExtractor, Model};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -22,7 +22,7 @@ use super::common::{ModelArguments, ReadingArguments, check_can_write, scan};
 use super::interrupt::Interrupt;
 use super::progress::ImagePass;
 use super::text::quoted;
-use super::train::print_findings;
+use super::train::{print_findings, skipped_lines};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -68,10 +68,15 @@ enum SplitArgument {
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if let Some(page) = &arguments.report {
         check_can_write(page, arguments.overwrite)?;
+        let folder = folder_of(page);
+        if folder.exists() && !arguments.overwrite {
+            return Err(candle_finetune::Error::Exists(folder).into());
+        }
     }
     let device = arguments.reading.device.open()?;
     let dataset = scan(&arguments.dir)?;
-    let samples = arguments.samples(&dataset)?;
+    let split = arguments.split(&dataset)?;
+    let samples = dataset.split(split);
     let model = arguments.reading.preprocessing.adapt(arguments.model.load(None)?)?;
     let bundle = arguments.model.bundle(&model);
     if arguments.calibrate && bundle.is_none() {
@@ -92,19 +97,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let evaluation = pass.run(|observer| evaluate(&classifier, &samples, &map, unreadable, observer))?;
     let fitted = arguments.calibrate.then(|| Calibration::fit(&evaluation.logits));
     let sureness = Sureness::measure(&evaluation.logits, fitted.as_ref().or(stored.as_ref()), fitted.is_some());
+    print_metrics(&evaluation.metrics, &sureness, evaluation.extracted.skipped.len(), arguments.json)?;
+    if let Some((folder, calibration)) = bundle.zip(fitted.as_ref()) {
+        stored::write(folder, calibration)?;
+        say!("calibrated {} on {} images", folder.display(), evaluation.logits.images());
+    }
     if let Some(page) = &arguments.report {
         let index = bundle.map(|bundle| index_of(bundle, &model)).transpose()?.flatten();
         let calibration = (fitted.as_ref().or(stored.as_ref()), fitted.is_some());
-        arguments.report(page, &evaluation, (samples, calibration), (&classifier, index.as_ref()))?;
+        arguments.report(page, &evaluation, ((&dataset, split), calibration), (&classifier, index.as_ref()))?;
         say!("see: {}", page.display());
     }
-    let skipped = evaluation.extracted.skipped;
-    print_metrics(&evaluation.metrics, &sureness, skipped.len(), arguments.json)?;
-    print_findings(&Findings::new(skipped, evaluation.extracted.notes));
-    if let Some((folder, calibration)) = bundle.zip(fitted) {
-        stored::write(folder, &calibration)?;
-        say!("calibrated {} on {} images", folder.display(), evaluation.logits.images());
-    }
+    print_findings(&Findings::new(evaluation.extracted.skipped, evaluation.extracted.notes));
     Ok(Outcome::Done)
 }
 
@@ -114,13 +118,21 @@ fn index_of(bundle: &Path, model: &Model) -> anyhow::Result<Option<Index>> {
     Ok(Index::read(&bundle.join(neighbours::FILE), &network).ok())
 }
 
+/// What was typed, so that it can be done again.
+fn this_command() -> String {
+    let arguments = std::env::args_os().skip(1).map(|argument| quoted(&argument.to_string_lossy()));
+    let overwrite =
+        Some("--overwrite".to_owned()).filter(|last| std::env::args_os().all(|argument| argument != **last));
+    std::iter::once("finetune".to_owned()).chain(arguments).chain(overwrite).collect::<Vec<_>>().join(" ")
+}
+
 impl Arguments {
-    /// Writes the report on `samples`, which were evaluated.
+    /// Writes the report on a split of the data set, which was evaluated.
     fn report(
         &self,
         page: &Path,
         evaluation: &Evaluation,
-        (samples, (calibration, calibrated_here)): (&[Sample], (Option<&Calibration>, bool)),
+        ((dataset, split), (calibration, calibrated_here)): ((&Dataset, SplitName), (Option<&Calibration>, bool)),
         (classifier, index): (&Classifier, Option<&Index>),
     ) -> candle_finetune::Result<()> {
         let read = |name: &str| preprocess::decode(Path::new(name)).ok();
@@ -130,33 +142,36 @@ impl Arguments {
         let crop = classifier.preprocessing().crop;
         let facts = [
             ("data", dir.clone()),
+            ("split", split.to_string()),
             ("model", format!("{model}, {crop}×{crop} pixels")),
             ("device", format!("{}, {}", self.reading.device.name(), self.reading.plan.precision())),
         ];
-        let skipped = evaluation.extracted.skipped.iter().map(|skipped| format!("not read: {}", skipped.reason));
-        let [dir, model] = [dir.as_str(), model.as_str()].map(quoted);
+        let samples = dataset.split(split);
+        let folders = dataset.findings.iter().map(ToString::to_string);
         let report = Report {
             title: format!("{model} on {dir}"),
             facts: facts.map(|(name, value)| Fact { name: name.into(), value }).to_vec(),
             measured: Some(Measured {
-                what: format!("{images} images of {dir}"),
+                what: format!("{images} images of {dir}, {split}"),
                 images: &samples,
                 judged: &evaluation.extracted.kept,
                 logits: &evaluation.logits,
                 calibration,
                 calibrated_here,
                 preprocessing: classifier.preprocessing(),
+                channels: classifier.trunk().in_channels(),
                 explainer: Some(&explainer),
                 class: &class,
             }),
-            notes: skipped.collect(),
-            commands: vec![format!("finetune eval {dir} --model {model} --report {}", quoted(&page.to_string_lossy()))],
+            notes: folders.chain(skipped_lines(&evaluation.extracted.skipped)).collect(),
+            commands: vec![this_command()],
             ..Report::default()
         };
         report.write(page)
     }
 
-    fn samples<'a>(&self, dataset: &'a Dataset) -> anyhow::Result<&'a [Sample]> {
+    /// What is evaluated.
+    fn split(&self, dataset: &Dataset) -> anyhow::Result<SplitName> {
         let wanted = match self.split {
             Some(SplitArgument::Train) => vec![SplitName::Train],
             Some(SplitArgument::Val) => vec![SplitName::Val],
@@ -165,7 +180,7 @@ impl Arguments {
             None if self.calibrate && dataset.splits.len() > 1 => vec![SplitName::Val],
             None => vec![SplitName::Test, SplitName::Val, SplitName::Train],
         };
-        let found = wanted.iter().map(|&split| dataset.split(split)).find(|samples| !samples.is_empty());
+        let found = wanted.into_iter().find(|&split| !dataset.split(split).is_empty());
         found.ok_or_else(|| {
             let there: Vec<String> = dataset.splits.keys().map(ToString::to_string).collect();
             anyhow::anyhow!("{}: has no such split, it has: {}", self.dir.display(), there.join(", "))

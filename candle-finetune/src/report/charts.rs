@@ -10,7 +10,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::measures::Confusion;
 use super::rate::Rate;
-use crate::calibration::{Bin, RiskCoverage};
+use crate::calibration::Bin;
 
 const GROUND: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
 const INK: RGBColor = RGBColor(0x28, 0x30, 0x3A);
@@ -112,17 +112,14 @@ fn point(bin: &Bin) -> Option<(f64, Rate)> {
 }
 
 /// The part of wrong answers over the part of images that is answered when the least certain are left out.
-pub fn risk_coverage(curve: &RiskCoverage) -> Drawing {
+pub fn risk_coverage(curve: &[(f64, f64)]) -> Drawing {
     drawn(SIZE, |root| {
-        let images = curve.images().max(1) as f64;
-        let line =
-            curve.points().map(|(answered, wrong)| (answered as f64 / images, wrong as f64 / answered.max(1) as f64));
-        let line: Vec<(f64, f64)> = line.collect();
-        let top = line.iter().map(|&(_, risk)| risk).fold(0.01, f64::max);
+        let top = curve.iter().map(|&(_, risk)| risk).fold(0.01, f64::max);
         let mut chart = cartesian(root, (0.0, 1.0), (0.0, 1.1 * top))?;
         let fine = |value: f64| format!("{:.1} %", 100.0 * value);
         mesh(&mut chart, "answered", "wrong among the answers", (&|value| Unit::Percent.text(value), &fine))?;
-        chart.draw_series(LineSeries::new(line, FIRST.stroke_width(2)))?;
+        let marks = if curve.len() > 20 { 0 } else { 2 };
+        chart.draw_series(LineSeries::new(curve.iter().copied(), FIRST.stroke_width(2)).point_size(marks))?;
         Ok(())
     })
 }

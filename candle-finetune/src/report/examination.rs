@@ -8,7 +8,7 @@ use candle_resnet::preprocess::decode;
 use rayon::prelude::*;
 
 use super::page::{Card, ClassCounts, DoctorPage, FileView, FindingView, KindView, percent};
-use super::pictures::{data_uri, whole};
+use super::pictures::{data_uri, small};
 use crate::doctor::{File, Finding, Report, Severity};
 use crate::error::{Result, io_error};
 
@@ -87,6 +87,6 @@ fn file_view(file: &File, root: &Path) -> FileView {
     FileView {
         name: file.path.strip_prefix(root).unwrap_or(&file.path).display().to_string(),
         small: photo.as_ref().is_some_and(|photo| photo.width().max(photo.height()) < SMALL),
-        photo: photo.and_then(|photo| data_uri(&whole(&photo)?).ok()),
+        photo: photo.and_then(|photo| data_uri(&small(&photo)?).ok()),
     }
 }

@@ -6,7 +6,7 @@ use candle_resnet::preprocess::{Photo, Preprocessing};
 use image::RgbImage;
 
 use super::page::{NearView, Picture, percent};
-use super::pictures::{data_uri, prepared, whole};
+use super::pictures::{data_uri, prepared};
 use crate::calibration::Judgement;
 use crate::error::Result;
 use crate::images::LabelledImages;
@@ -37,47 +37,57 @@ pub struct Near {
     pub label: String,
     /// Cosine between its features and those of the picture, from -1 to 1.
     pub similarity: f32,
-    /// The image, where it can be read.
-    pub photo: Option<Photo>,
+    /// The image, made small, where it can be read.
+    pub photo: Option<RgbImage>,
 }
 
 /// Pictures below this side are shown pixel by pixel.
 const SMALL: usize = 100;
 
+/// Photos that are held at a time, as large as they are.
+const AT_ONCE: usize = 4;
+
 /// Makes pictures of images.
 pub(super) struct Illustrator<'a> {
     pub(super) images: &'a dyn LabelledImages,
     pub(super) preprocessing: &'a Preprocessing,
+    /// C: channels that the network takes.
+    pub(super) channels: usize,
     pub(super) explainer: Option<&'a dyn Explainer>,
     /// Name of a class.
     pub(super) class: &'a dyn Fn(usize) -> String,
 }
 
 impl Illustrator<'_> {
-    /// A picture of each image, with what was said of it; images that cannot be read have none.
+    /// A picture of each image, with what was said of it; images that cannot be read have none. Few photos are held at a time.
     pub(super) fn pictures(&self, judged: &BTreeMap<usize, Judgement>) -> Result<BTreeMap<usize, Picture>> {
-        let read = judged.iter().filter_map(|(&image, judgement)| {
+        let judged: Vec<(usize, Judgement)> = judged.iter().map(|(&image, &judgement)| (image, judgement)).collect();
+        let mut pictures = BTreeMap::new();
+        for some in judged.chunks(AT_ONCE) {
+            pictures.extend(self.some(some)?);
+        }
+        Ok(pictures)
+    }
+
+    fn some(&self, judged: &[(usize, Judgement)]) -> Result<Vec<(usize, Picture)>> {
+        let read = judged.iter().filter_map(|&(image, judgement)| {
             Some((image, self.images.name(image), judgement, self.images.photo(image).ok()?))
         });
-        let read: Vec<(usize, String, &Judgement, Photo)> = read.collect();
+        let read: Vec<(usize, String, Judgement, Photo)> = read.collect();
         let asked: Vec<_> = read.iter().map(|(_, name, judgement, photo)| (&**name, photo, judgement.answer)).collect();
         let explained = match self.explainer {
             Some(explainer) => explainer.explain(&asked)?,
             None => Vec::new(),
         };
         let mut explained = explained.into_iter();
-        let mut pictures = BTreeMap::new();
-        for (image, name, judgement, photo) in &read {
-            let explained = explained.next().unwrap_or_default();
-            if let Some(picture) = self.picture(name, judgement, photo, explained) {
-                pictures.insert(*image, picture);
-            }
-        }
-        Ok(pictures)
+        let pictures = read.iter().map(|(image, name, judgement, photo)| {
+            (*image, self.picture(name, judgement, photo, explained.next().unwrap_or_default()))
+        });
+        Ok(pictures.filter_map(|(image, picture)| Some((image, picture?))).collect())
     }
 
     fn picture(&self, name: &str, judgement: &Judgement, photo: &Photo, explained: Explained) -> Option<Picture> {
-        let seen = prepared(photo, self.preprocessing)?;
+        let seen = prepared(photo, self.preprocessing, self.channels)?;
         Some(Picture {
             name: ending(name),
             photo: data_uri(&seen).ok()?,
@@ -101,7 +111,7 @@ fn ending(path: &str) -> String {
 fn near_view(near: &Near) -> Option<NearView> {
     Some(NearView {
         name: ending(&near.name),
-        photo: data_uri(&whole(near.photo.as_ref()?)?).ok()?,
+        photo: data_uri(near.photo.as_ref()?).ok()?,
         label: near.label.clone(),
         similarity: format!("{:.2}", near.similarity),
     })

@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use candle_resnet::preprocess::Preprocessing;
 
 use super::illustrated::{Explainer, Illustrator};
-use super::measures::{ClassMeasures, Confusion, least_certain, top_losses};
+use super::measures::{ClassMeasures, Confusion, least_certain, risk_coverage, top_losses};
 use super::page::{Card, Chart, ClassView, MeasuredView, PairView, Picture, RateView, percent};
 use super::rate::Rate;
 use super::{Files, charts, tables};
-use crate::calibration::{
-    Answer, Calibration, Judgement, LabelledLogits, RiskCoverage, expected_calibration_error, reliability,
-};
+use crate::calibration::{Answer, Calibration, Judgement, LabelledLogits, expected_calibration_error, reliability};
 use crate::error::Result;
 use crate::images::LabelledImages;
 
@@ -43,6 +41,8 @@ pub struct Measured<'a> {
     pub calibrated_here: bool,
     /// What happens to a photo before the network sees it.
     pub preprocessing: &'a Preprocessing,
+    /// C: channels that the network takes.
+    pub channels: usize,
     /// Says of pictures where the network looked, and what they are like.
     pub explainer: Option<&'a dyn Explainer>,
     /// Name of a class.
@@ -163,7 +163,7 @@ impl Measured<'_> {
             None => &[("as it is", &raw)],
         };
         let diagram = files.drawing("reliability.svg", charts::reliability(series))?;
-        let curve = files.drawing("risk-coverage.svg", charts::risk_coverage(&RiskCoverage::of(answers)))?;
+        let curve = files.drawing("risk-coverage.svg", charts::risk_coverage(&risk_coverage(&answers)))?;
         let caption =
             "Accuracy of answers by their confidence; on the broken line both are equal. Bars are 95 % intervals.";
         let withheld = "How many answers are wrong where the least certain are withheld.";
@@ -174,8 +174,8 @@ impl Measured<'_> {
     fn pictures(&self, judgements: &[Judgement]) -> Result<(Vec<Picture>, Vec<Picture>)> {
         let (worst, uncertain) = (top_losses(judgements, PICTURES), least_certain(judgements, PICTURES));
         let asked = worst.iter().chain(&uncertain).map(|&row| (self.judged[row], judgements[row])).collect();
-        let Measured { images, preprocessing, explainer, class, .. } = *self;
-        let pictures = Illustrator { images, preprocessing, explainer, class }.pictures(&asked)?;
+        let Measured { images, preprocessing, channels, explainer, class, .. } = *self;
+        let pictures = Illustrator { images, preprocessing, channels, explainer, class }.pictures(&asked)?;
         let of = |rows: Vec<usize>| rows.iter().filter_map(|&row| pictures.get(&self.judged[row]).cloned()).collect();
         Ok((of(worst), of(uncertain)))
     }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::rate::Rate;
-use crate::calibration::Judgement;
+use crate::calibration::{Answer, Judgement};
+
+/// Points of a curve that a drawing can show.
+const CURVE_POINTS: usize = 400;
 
 /// How often images of a class were taken for a class; only what occurs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,6 +93,26 @@ impl Confusion {
     }
 }
 
+/// The part of wrong answers over the part of images that is answered, from the surest answer to all; equal confidences together.
+pub fn risk_coverage(answers: &[Answer]) -> Vec<(f64, f64)> {
+    let mut sorted = answers.to_vec();
+    sorted.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    let (mut wrong, mut answered, mut curve) = (0, 0, Vec::new());
+    for group in sorted.chunk_by(|a, b| a.confidence == b.confidence) {
+        answered += group.len();
+        wrong += group.iter().filter(|answer| !answer.right).count();
+        curve.push((answered as f64 / sorted.len() as f64, wrong as f64 / answered as f64));
+    }
+    let step = curve.len().div_ceil(CURVE_POINTS).max(1);
+    let last = curve.len().saturating_sub(1);
+    curve
+        .into_iter()
+        .enumerate()
+        .filter(|(index, _)| index % step == 0 || *index == last)
+        .map(|(_, point)| point)
+        .collect()
+}
+
 /// Indices of the wrong answers that cost the most loss, the worst first, at most `count`.
 pub fn top_losses(judgements: &[Judgement], count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..judgements.len()).filter(|&index| !judgements[index].is_right()).collect();
@@ -137,6 +160,17 @@ mod tests {
         let confusion = Confusion::of(&judgements(&[(0, 1), (1, 4), (1, 4), (2, 2)]));
         let pair = |label, answer, images| Pair { label, answer, images };
         assert_eq!(confusion.confused(), [pair(1, 4, 2), pair(0, 1, 1)]);
+    }
+
+    #[test]
+    fn risk_is_that_of_all_answers_that_are_as_sure() {
+        let answer = |(confidence, right)| Answer { confidence, right };
+        let answers = [(0.5, true), (0.9, false), (0.7, true), (0.5, false)].map(answer);
+        assert_eq!(risk_coverage(&answers), [(0.25, 1.0), (0.5, 0.5), (1.0, 0.5)]);
+        assert_eq!(risk_coverage(&[]), []);
+        let many: Vec<Answer> = (0..5000).map(|index| answer((f64::from(index) / 5000.0, index > 9))).collect();
+        let curve = risk_coverage(&many);
+        assert!(curve.len() <= CURVE_POINTS + 1 && curve.last() == Some(&(1.0, 10.0 / 5000.0)));
     }
 
     #[test]

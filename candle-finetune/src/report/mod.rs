@@ -36,6 +36,24 @@ pub use network::NetworkExplainer;
 pub use page::Fact;
 pub use rate::Rate;
 
+/// The name of a training's report in its bundle.
+pub const PAGE: &str = "report.html";
+
+/// What may lie beside a page.
+const BESIDE: [&str; 11] = [
+    "classes.csv",
+    "confusion.csv",
+    "confusion.svg",
+    "head-loss.svg",
+    "head-top1.svg",
+    "loss.svg",
+    "predictions.csv",
+    "reliability.csv",
+    "reliability.svg",
+    "risk-coverage.svg",
+    "top1.svg",
+];
+
 /// What a report tells.
 #[derive(Default)]
 pub struct Report<'a> {
@@ -74,8 +92,7 @@ impl Report<'_> {
     /// # Errors
     /// If a file cannot be written, or what explains pictures fails.
     pub fn write(self, page: &Path) -> Result<()> {
-        let files = Files { folder: folder_of(page) };
-        fs::create_dir_all(&files.folder).map_err(io_error(&files.folder))?;
+        let files = Files::empty(folder_of(page))?;
         let curves = self.curves(&files)?;
         let (cards, measured) = match &self.measured {
             Some(measured) => (measured.cards(), Some(measured.view(&files)?)),
@@ -154,6 +171,15 @@ struct Files {
 }
 
 impl Files {
+    /// A folder without what an earlier report left there.
+    fn empty(folder: PathBuf) -> Result<Files> {
+        fs::create_dir_all(&folder).map_err(io_error(&folder))?;
+        for old in BESIDE.map(|name| folder.join(name)).into_iter().filter(|old| old.is_file()) {
+            fs::remove_file(&old).map_err(io_error(old))?;
+        }
+        Ok(Files { folder })
+    }
+
     /// Keeps a drawing, and gives it on.
     fn drawing(&self, name: &str, drawing: std::result::Result<String, charts::Failure>) -> Result<String> {
         let path = self.folder.join(name);

@@ -5,6 +5,7 @@ use candle_resnet::preprocess::Photo;
 use candle_resnet::{Classifier, FeatureExtractor};
 
 use super::illustrated::{Explained, Explainer, Near};
+use super::pictures::small;
 use crate::error::{Error, Result};
 use crate::explain::{ActivationMap, activation_maps, seen_by};
 use crate::extract::batch_size;
@@ -64,13 +65,15 @@ impl NetworkExplainer<'_> {
 
     /// Those that are not the image `name` itself, as pictures.
     fn others(&self, name: &str, near: Vec<Neighbour<'_>>) -> Vec<Near> {
-        let own = std::path::absolute(name).map(|path| path.display().to_string()).unwrap_or_default();
-        let others = near.into_iter().filter(|near| near.name != name && near.name != own);
+        let place = |name: &str| std::fs::canonicalize(name).ok();
+        let own = place(name);
+        let is_own = |other: &str| other == name || (own.is_some() && place(other) == own);
+        let others = near.into_iter().filter(|near| !is_own(near.name));
         let near = |near: Neighbour<'_>| Near {
             name: near.name.to_owned(),
             label: near.class.to_owned(),
             similarity: near.similarity,
-            photo: (self.read)(near.name),
+            photo: (self.read)(near.name).as_ref().and_then(small),
         };
         others.take(NEIGHBOURS).map(near).collect()
     }

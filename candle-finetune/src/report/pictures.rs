@@ -12,15 +12,24 @@ const SIDE: u32 = 200;
 
 const QUALITY: u8 = 78;
 
-/// The photo as the network saw it: resized and cut out.
-pub fn prepared(photo: &Photo, preprocessing: &Preprocessing) -> Option<RgbImage> {
-    let side = preprocessing.crop as u32;
-    RgbImage::from_raw(side, side, preprocessing.pixels(photo))
+/// The photo as a network of `channels` saw it: resized and cut out. Nothing where there is no such network.
+pub fn prepared(photo: &Photo, preprocessing: &Preprocessing, channels: usize) -> Option<RgbImage> {
+    let (side, photo) = (preprocessing.crop as u32, photo.for_channels(channels).ok()?);
+    RgbImage::from_raw(side, side, preprocessing.pixels(&photo))
 }
 
-/// The whole photo.
-pub fn whole(photo: &Photo) -> Option<RgbImage> {
-    RgbImage::from_raw(photo.width() as u32, photo.height() as u32, photo.pixels().to_vec())
+/// The whole photo, made smaller where it is large.
+pub fn small(photo: &Photo) -> Option<RgbImage> {
+    let picture = RgbImage::from_raw(photo.width() as u32, photo.height() as u32, photo.pixels().to_vec())?;
+    Some(shrunk(&picture).unwrap_or(picture))
+}
+
+/// Nothing where it is small enough.
+fn shrunk(picture: &RgbImage) -> Option<RgbImage> {
+    let (width, height) = picture.dimensions();
+    let scale = f64::from(SIDE) / f64::from(width.max(height).max(1));
+    let scaled = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
+    (scale < 1.0).then(|| resize(picture, scaled(width), scaled(height), FilterType::Triangle))
 }
 
 /// A picture as `data:image/jpeg;base64,…`, made smaller where it is large.
@@ -28,12 +37,8 @@ pub fn whole(photo: &Photo) -> Option<RgbImage> {
 /// # Errors
 /// If the encoder refuses.
 pub fn data_uri(picture: &RgbImage) -> ImageResult<String> {
-    let (width, height) = picture.dimensions();
-    let scale = f64::from(SIDE) / f64::from(width.max(height).max(1));
-    let scaled = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
-    let small = (scale < 1.0).then(|| resize(picture, scaled(width), scaled(height), FilterType::Triangle));
     let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode_image(small.as_ref().unwrap_or(picture))?;
+    JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode_image(shrunk(picture).as_ref().unwrap_or(picture))?;
     Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes)))
 }
 

@@ -17,6 +17,10 @@ use super::Arguments;
 /// Characters of a label that its part of a file's name has at most.
 const LONGEST_LABEL: usize = 40;
 
+/// Bytes of a photo's name in that of its picture, and of the label.
+const LONGEST_STEM: usize = 120;
+const LONGEST_NAMED: usize = 80;
+
 /// The folder of pictures.
 pub struct Explanations {
     folder: PathBuf,
@@ -75,7 +79,8 @@ impl Explanations {
     /// `photo-label.png`, with a number where that is taken.
     fn new_path(&mut self, photo: &Path, label: &str) -> PathBuf {
         let stem = photo.file_stem().unwrap_or_default().to_string_lossy();
-        let name = format!("{stem}-{}", as_file_name(label));
+        let (stem, label) = (within(&stem, LONGEST_STEM), as_file_name(label));
+        let name = format!("{stem}-{}", within(&label, LONGEST_NAMED));
         let numbered = (2..).map(|number| format!("{name}-{number}.png"));
         let mut names = std::iter::once(format!("{name}.png")).chain(numbered).map(|name| self.folder.join(name));
         let is_free = |path: &PathBuf| !self.written.contains(path) && (self.overwrite || !path.exists());
@@ -83,6 +88,12 @@ impl Explanations {
         self.written.insert(path.clone());
         path
     }
+}
+
+/// As many whole characters as fit into so many bytes: file systems take 255 for a name.
+fn within(text: &str, bytes: usize) -> &str {
+    let ends = text.char_indices().map(|(start, character)| start + character.len_utf8());
+    &text[..ends.take_while(|&end| end <= bytes).last().unwrap_or(0)]
 }
 
 fn prepare(classifier: &Classifier, path: &Path) -> Result<Prepared> {
@@ -128,6 +139,7 @@ mod tests {
             paths.map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
         };
         assert_eq!(names(false), ["a-red.png", "a-red-3.png", "a-red-4.png"]);
+        assert_eq!((within("äöü", 5), within("abc", 5)), ("äö", "abc"));
         assert_eq!(names(true), ["a-red.png", "a-red-2.png", "a-red-3.png"]);
     }
 }

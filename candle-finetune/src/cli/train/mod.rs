@@ -15,17 +15,17 @@ use std::time::Duration;
 use anyhow::bail;
 use candle_finetune::Error;
 use candle_finetune::bundle::{Draft, RunRecord};
-use candle_finetune::dataset::{Dataset, SplitName};
+use candle_finetune::dataset::Dataset;
 use candle_finetune::doctor::exact_copies;
 use candle_finetune::finetuning::{Derived, Findings, FineTuned, Machine, Validation, fine_tune_model};
 use candle_finetune::images::Splits;
+use candle_finetune::report::PAGE;
 use candle_finetune::run_file::RunFile;
 use candle_finetune::train::Metrics;
 use clap::{ArgGroup, Args};
 
 use super::Outcome;
 use super::interrupt::Interrupt;
-use super::progress::ImagePass;
 use asked::canonical;
 use display::percent;
 use unfinished::Unfinished;
@@ -33,6 +33,7 @@ use unfinished::Unfinished;
 pub use asked::{Asked, RunArguments};
 pub use display::Display;
 pub use plan::print_for_range_test;
+pub use report::skipped_lines;
 
 /// The time after which the state of a training is saved.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(600);
@@ -108,19 +109,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         }
     };
     let record = for_anywhere(record);
-    let written = draft.write(&model, &tuned, &settings, &record)?;
+    let bundle = draft.write(&model, &tuned, &settings, &record)?.publish()?;
+    let mut reported = false;
     if !arguments.no_report {
         let (model, dataset, settings, record, copies) = (&model, &dataset, &settings, &record, copies.as_slice());
         let run = report::Run { model, dataset, settings, record, device: &device, options: &options, copies };
-        let pass = ImagePass::new(dataset.split(SplitName::Val).len(), interrupt);
-        let reported = pass.run(|observer| run.report(&tuned, (written.folder(), &target), observer));
-        // Weights that were trained for hours are not lost for a drawing.
-        reported.unwrap_or_else(|error| say!("note: the report was not written: {error:#}"));
+        let written = run.report(&tuned, &bundle, interrupt);
+        reported = written.is_ok();
+        // Weights that were trained for hours are worth more than a drawing of them.
+        written.unwrap_or_else(|error| say!("note: the report was not written: {error:#}"));
     }
-    let bundle = written.publish()?;
     print_result(&tuned, &bundle)?;
-    if bundle.join(report::PAGE).is_file() {
-        say!("see: {}", bundle.join(report::PAGE).display());
+    if reported {
+        say!("see: {}", bundle.join(PAGE).display());
     }
     if let Some(unfinished) = unfinished {
         unfinished.close(tuned.trained.interrupted);
@@ -132,7 +133,7 @@ impl Arguments {
     /// Refuses equal files in several splits and tells of others; a run that goes on was asked when it began.
     fn check_copies(&self, dataset: &Dataset) -> anyhow::Result<Vec<String>> {
         if self.resume.is_some() {
-            return Ok(Vec::new());
+            return Ok(vec!["equal files were looked for when the run began, and not when it went on".into()]);
         }
         let copies = exact_copies(dataset);
         if !self.allow_leaks {

@@ -8,9 +8,9 @@ use candle_finetune::bundle::RunRecord;
 use candle_finetune::calibration::LabelledLogits;
 use candle_finetune::dataset::{Dataset, Sample, SplitName};
 use candle_finetune::evaluate::{ClassMap, evaluate};
-use candle_finetune::extract::{ExtractObserver, Unreadable};
+use candle_finetune::extract::{Skipped, Unreadable};
 use candle_finetune::finetuning::{FineTuned, PartPlan, Validation, part_plans};
-use candle_finetune::report::{Fact, Measured, NetworkExplainer, Report};
+use candle_finetune::report::{Fact, Measured, NetworkExplainer, PAGE, Report};
 use candle_finetune::run_file::RunFile;
 use candle_finetune::train::Metrics;
 use candle_resnet::plan::PlanOptions;
@@ -18,10 +18,9 @@ use candle_resnet::{Classifier, Model};
 
 use super::display::percent;
 use super::plan::shortened;
+use crate::cli::interrupt::Interrupt;
+use crate::cli::progress::ImagePass;
 use crate::cli::text::quoted;
-
-/// The report's name in a bundle.
-pub const PAGE: &str = "report.html";
 
 /// Images that could not be read, of which each has a line.
 const SKIPPED: usize = 20;
@@ -49,18 +48,13 @@ struct Judged {
 }
 
 impl Run<'_> {
-    /// Writes the report on `tuned` into the written files `folder` of the bundle that will be at `target`.
-    pub fn report(
-        &self,
-        tuned: &FineTuned,
-        (folder, target): (&Path, &Path),
-        observer: &mut ExtractObserver<'_>,
-    ) -> anyhow::Result<()> {
-        let delivered = Model::named(&folder.to_string_lossy())?;
+    /// Writes the report on `tuned` into its `bundle`.
+    pub fn report(&self, tuned: &FineTuned, bundle: &Path, interrupt: Interrupt) -> anyhow::Result<()> {
+        let delivered = Model::named(&bundle.to_string_lossy())?;
         let classifier = delivered.classifier_with(self.device, self.options)?;
         let judged = match self.judged_by_head(tuned) {
             Some(judged) => Some(judged),
-            None => self.judged_anew(tuned, (&delivered, &classifier), observer)?,
+            None => self.judged_anew(tuned, (&delivered, &classifier), interrupt)?,
         };
         let read = |name: &str| candle_resnet::preprocess::decode(Path::new(name)).ok();
         let explainer = NetworkExplainer { classifier: &classifier, index: tuned.neighbours.as_ref(), read: &read };
@@ -73,6 +67,7 @@ impl Run<'_> {
             calibration: tuned.trained.calibration.as_ref(),
             calibrated_here: judged.validates,
             preprocessing: &delivered.preprocessing,
+            channels: delivered.architecture.in_channels,
             explainer: Some(&explainer),
             class: &class,
         });
@@ -87,9 +82,9 @@ impl Run<'_> {
             ),
             measured,
             notes: self.notes(tuned),
-            commands: commands(target, &self.record.data),
+            commands: commands(bundle, &self.record.data),
         };
-        Ok(report.write(&folder.join(PAGE))?)
+        Ok(report.write(&bundle.join(PAGE))?)
     }
 
     /// What a head said of images that it had not learned from.
@@ -115,7 +110,7 @@ impl Run<'_> {
         &self,
         tuned: &FineTuned,
         (delivered, classifier): (&Model, &Classifier),
-        observer: &mut ExtractObserver<'_>,
+        interrupt: Interrupt,
     ) -> anyhow::Result<Option<Judged>> {
         let held_out = tuned.assignments.iter().filter(|assignment| assignment.held_out);
         let held_out: Vec<Sample> =
@@ -129,7 +124,8 @@ impl Run<'_> {
         let choice = choices.into_iter().find(|(samples, ..)| !samples.is_empty());
         let Some((samples, validates, what)) = choice.filter(|_| !tuned.trained.interrupted) else { return Ok(None) };
         let map = ClassMap::between(&self.dataset.classes, delivered)?;
-        let evaluation = evaluate(classifier, &samples, &map, Unreadable::Skipped, observer)?;
+        let pass = ImagePass::new(samples.len(), interrupt);
+        let evaluation = pass.run(|observer| evaluate(classifier, &samples, &map, Unreadable::Skipped, observer))?;
         let rows = evaluation.extracted.kept;
         let what = format!("{} images {what}", rows.len());
         Ok(Some(Judged { what, samples, rows, logits: evaluation.logits, validates }))
@@ -177,12 +173,15 @@ impl Run<'_> {
     /// What was found of folders, copies and files.
     fn notes(&self, tuned: &FineTuned) -> Vec<String> {
         let folders = self.dataset.findings.iter().map(ToString::to_string);
-        let skipped = &tuned.findings.skipped;
-        let shown = skipped.iter().take(SKIPPED).map(|skipped| format!("not read: {}", skipped.reason));
-        let more = skipped.len().saturating_sub(SKIPPED);
-        let more = (more > 0).then(|| format!("{more} more images could not be read"));
-        folders.chain(self.copies.iter().cloned()).chain(shown).chain(more).collect()
+        folders.chain(self.copies.iter().cloned()).chain(skipped_lines(&tuned.findings.skipped)).collect()
     }
+}
+
+/// Images that could not be read, a line for each of the first.
+pub fn skipped_lines(skipped: &[Skipped]) -> Vec<String> {
+    let shown = skipped.iter().take(SKIPPED).map(|skipped| format!("not read: {}", skipped.reason));
+    let more = skipped.len().saturating_sub(SKIPPED);
+    shown.chain((more > 0).then(|| format!("{more} more images could not be read"))).collect()
 }
 
 /// What the numbers in large letters do not say.
@@ -199,11 +198,11 @@ fn lead(tuned: &FineTuned) -> Vec<String> {
     stopped.into_iter().chain(val).chain(test).collect()
 }
 
-fn commands(target: &Path, data: &Path) -> Vec<String> {
-    let [target, data] = [target, data].map(|path| quoted(&path.to_string_lossy()));
+fn commands(bundle: &Path, data: &Path) -> Vec<String> {
+    let [bundle, data] = [bundle, data].map(|path| quoted(&path.to_string_lossy()));
     vec![
-        format!("finetune train --config {target}/run.toml"),
-        format!("finetune eval {data} --model {target}"),
-        format!("finetune predict PHOTO --model {target}"),
+        format!("finetune train --config {bundle}/run.toml"),
+        format!("finetune eval {data} --model {bundle}"),
+        format!("finetune predict PHOTO --model {bundle}"),
     ]
 }
