@@ -17,12 +17,13 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use crate::calibration::stored;
-use crate::error::{Error, Result, csv_io, io_error, safetensors_io};
+use crate::error::{Error, Result, io_error, safetensors_io};
 use crate::finetuning::{FineTuned, Phase, Settings, Stage};
 use crate::neighbours::{self, NeighboursError};
 use crate::report;
 use crate::run_file::RunFile;
 pub use crate::run_file::RunRecord;
+use crate::table::write_rows;
 use crate::train::EpochRecord;
 
 /// Files of a bundle that not every one has: the neighbours, and the report, which is written when all else is there.
@@ -267,15 +268,4 @@ fn split_rows(tuned: &FineTuned) -> impl Iterator<Item = SplitRow<'_>> {
         class: tuned.classes.get(assignment.label).map_or("", String::as_str),
         split: if assignment.held_out { "held out" } else { "train" },
     })
-}
-
-fn write_rows(path: &Path, rows: impl Iterator<Item = impl Serialize>) -> Result<()> {
-    let write = || -> csv::Result<()> {
-        let mut writer = csv::Writer::from_path(path)?;
-        for row in rows {
-            writer.serialize(row)?;
-        }
-        Ok(writer.flush()?)
-    };
-    write().map_err(|error| io_error(path)(csv_io(error)))
 }

@@ -164,14 +164,6 @@ pub(crate) fn io_error(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) 
 }
 
 /// What the system said, where that is the cause.
-pub(crate) fn csv_io(error: csv::Error) -> std::io::Error {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => error,
-        other => std::io::Error::other(format!("{other:?}")),
-    }
-}
-
-/// What the system said, where that is the cause.
 pub(crate) fn safetensors_io(error: safetensors::SafeTensorError) -> std::io::Error {
     match error {
         safetensors::SafeTensorError::IoError(error) => error,

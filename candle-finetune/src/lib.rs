@@ -60,6 +60,7 @@ mod random;
 mod reading;
 pub mod report;
 pub mod run_file;
+mod table;
 pub mod train;
 
 pub use error::{Error, Result};

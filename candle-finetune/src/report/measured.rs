@@ -103,12 +103,7 @@ impl Measured<'_> {
             pairs: self.pairs(&confusion, &measures),
             sureness: self.sureness(),
             charts: self.charts(files, &judgements)?,
-            legend: match self.explainer {
-                Some(_) => {
-                    "Beside each, where the network saw what spoke for its answer (Grad-CAM); below, the training images that are most like it."
-                }
-                None => "",
-            },
+            legend: legend(worst.iter().chain(&uncertain)),
             worst,
             uncertain,
         })
@@ -179,6 +174,20 @@ impl Measured<'_> {
         let of = |rows: Vec<usize>| rows.iter().filter_map(|&row| pictures.get(&self.judged[row]).cloned()).collect();
         Ok((of(worst), of(uncertain)))
     }
+}
+
+/// What is beside and below pictures.
+fn legend<'a>(pictures: impl Iterator<Item = &'a Picture>) -> String {
+    let (mut overlays, mut near) = (false, false);
+    for picture in pictures {
+        overlays |= picture.overlay.is_some();
+        near |= !picture.near.is_empty();
+    }
+    let beside = "Beside each, where the network saw what spoke for its answer (Grad-CAM of the delivered weights).";
+    let below = "Below, the training images that are most like it.";
+    let said: Vec<&str> =
+        [(overlays, beside), (near, below)].iter().filter(|(there, _)| *there).map(|(_, text)| *text).collect();
+    said.join(" ")
 }
 
 /// Lines of classes by name; of many, those of the lowest F1.

@@ -22,8 +22,9 @@ use askama::Template;
 use candle_resnet::training::Statistics;
 use serde::Serialize;
 
-use crate::error::{Error, Result, csv_io, io_error};
+use crate::error::{Result, io_error};
 use crate::finetuning::{PartPlan, Phase, Stage};
+use crate::table::write_rows;
 use crate::train::EpochRecord;
 use charts::{Series, Unit, curves};
 use page::{Card, Chart, PartRow, ReportPage};
@@ -189,14 +190,6 @@ impl Files {
     }
 
     fn table(&self, name: &str, rows: impl Iterator<Item = impl Serialize>) -> Result<()> {
-        let path = self.folder.join(name);
-        let write = || -> csv::Result<()> {
-            let mut writer = csv::Writer::from_path(&path)?;
-            for row in rows {
-                writer.serialize(row)?;
-            }
-            Ok(writer.flush()?)
-        };
-        write().map_err(|error| -> Error { io_error(&path)(csv_io(error)) })
+        write_rows(&self.folder.join(name), rows)
     }
 }

@@ -66,7 +66,7 @@ pub struct MeasuredView {
     pub sureness: Vec<String>,
     pub charts: Vec<Chart>,
     /// What is beside and below each picture.
-    pub legend: &'static str,
+    pub legend: String,
     pub worst: Vec<Picture>,
     pub uncertain: Vec<Picture>,
 }

@@ -3,7 +3,7 @@
 //! Pixels are split into even and odd ones, input channels into halves, output channels into pairs of columns. Seven sums or
 //! differences of the four parts of the input are multiplied by seven of the weights, which are made beforehand; sums of the products
 //! are the four parts of the output. Which pixels are added to each other depends on nothing but where they are in the map. Seven
-//! eighths of the multiplications are paid for with additions, and with rounding errors about twice as large: for f32 only.
+//! eighths of the multiplications are paid for with additions, and with larger rounding errors: for f32 only.
 
 use std::ops::Range;
 
