@@ -204,8 +204,8 @@ impl Convolution {
             None => team.convolve(&geometry.shape(input), layer, &mut memory.scratch),
             Some(scheme) => {
                 let &Geometry { in_channels, out_channels, groups, padding, .. } = geometry;
-                let shape =
-                    WinogradShape { scheme, in_channels, out_channels, groups, plain: false, extent: input, padding };
+                let (plain, output) = (false, geometry.output(input));
+                let shape = WinogradShape { scheme, in_channels, out_channels, groups, plain, input, output, padding };
                 team.winograd(&shape, layer, &mut memory.scratch);
             }
         }

@@ -63,7 +63,7 @@ pub(crate) struct Layer<'a, S> {
     pub(crate) output: &'a mut [S],
 }
 
-/// A convolution of stride 1 that keeps the map's size, by Winograd's method.
+/// A convolution by Winograd's method, of its scheme's stride.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct WinogradShape {
     pub(crate) scheme: Scheme,
@@ -72,8 +72,8 @@ pub(crate) struct WinogradShape {
     pub(crate) groups: usize,
     /// Whether weights come as for [`Team::convolve`] and are transformed on the way; without groups, and for 3×3 kernels.
     pub(crate) plain: bool,
-    /// Of input and output.
-    pub(crate) extent: Extent,
+    pub(crate) input: Extent,
+    pub(crate) output: Extent,
     /// Zeros before the first row and column.
     pub(crate) padding: usize,
 }
@@ -256,19 +256,20 @@ impl Team<'_> {
         });
     }
 
-    /// A convolution of stride 1 by Winograd's method.
+    /// A convolution by Winograd's method.
     pub(crate) fn winograd<S: Stored>(&self, shape: &WinogradShape, layer: Layer<S>, scratch: &mut Scratch) {
-        assert!(!shape.plain || (shape.groups == 1 && shape.scheme.kernel() == 3));
+        assert!(!shape.plain || (shape.groups == 1 && shape.scheme.takes_plain_weights()));
         let of_pair = if shape.plain { 9 } else { shape.scheme.products() };
         let weights = of_pair
             * input_blocks((shape.in_channels, shape.out_channels), shape.groups, 0).len()
             * if shape.plain { LANES } else { filled_up::<S>(shape.in_channels.min(LANES)) }
             * blocks_of(shape.out_channels)
             * LANES;
-        layer.check((shape.extent, shape.in_channels), (shape.extent, shape.out_channels), weights);
-        let tiles = layer.images * shape.scheme.tiles(shape.extent);
+        layer.check((shape.input, shape.in_channels), (shape.output, shape.out_channels), weights);
+        let tiles = layer.images * shape.scheme.tiles(shape.output);
         let heavy = size_of_val(layer.weights) >= HEAVY_WEIGHTS;
-        let at_once = if heavy { 56 } else { 28 };
+        // Tiles of stride 2 have twice the points.
+        let at_once = if heavy { 56 } else { 28 } / shape.scheme.stride();
         let columns = blocks_of(shape.out_channels) / layer.column_blocks;
         let few = tiles < self.width * 28 || (heavy && tiles < self.width * at_once);
         let Layer { input, weights, column_blocks, bias, residual, relu, output, .. } = layer;
@@ -391,8 +392,8 @@ struct WinogradCall<'a, S> {
 
 impl<S: Stored> WinogradCall<'_, S> {
     fn tiles(&self, tiles: Range<usize>) -> Tiles {
-        let WinogradShape { scheme, extent, padding, .. } = *self.shape;
-        Tiles { scheme, extent, padding, tiles }
+        let WinogradShape { scheme, input, output, padding, .. } = *self.shape;
+        Tiles { scheme, input, output, padding, tiles }
     }
 
     /// Each thread takes tiles of its own, from the input to the output.

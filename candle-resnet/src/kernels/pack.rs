@@ -8,7 +8,7 @@ use super::lanes::LANES;
 use super::map::{Writable, blocks_of};
 use super::stored::{Stored, filled_up};
 use super::strassen::{PRODUCTS, WEIGHTS};
-use super::winograd::{MAX_POINTS, Scheme};
+use super::winograd::{MAX_FACTORS, Scheme};
 
 /// Weights of a convolution, and what is folded into them.
 pub(crate) struct Weights<'a> {
@@ -164,7 +164,7 @@ pub(crate) fn for_groups<S: Stored>(weights: &Weights) -> Buffer<S> {
     packed
 }
 
-/// For [`multiply`](super::winograd): (points, columns, input blocks of a column, length / depth, blocks of a column, 16, depth).
+/// For [`multiply`](super::winograd): (products, columns, input blocks of a column, length / depth, blocks of a column, 16, depth).
 pub(crate) fn for_winograd<S: Stored>(weights: &Weights, scheme: Scheme, column_blocks: usize) -> Buffer<S> {
     let in_channels = weights.in_channels * weights.groups;
     let (length, column) = (filled_up::<S>(in_channels.min(LANES)), column_blocks * LANES);
@@ -172,11 +172,11 @@ pub(crate) fn for_winograd<S: Stored>(weights: &Weights, scheme: Scheme, column_
     let seen =
         |column: usize| input_blocks((in_channels, weights.out_channels), weights.groups, column * column_blocks);
     let of_column = seen(0).len() * length * column;
-    let (points, matrix) = (scheme.products(), scheme.matrix());
-    let mut packed = Buffer::<S>::zeros(points * columns * of_column);
+    let (products, matrix) = (scheme.products(), scheme.matrix());
+    let mut packed = Buffer::<S>::zeros(products * columns * of_column);
     let whole = Writable::new(packed.as_mut_slice());
     (0..columns).into_par_iter().for_each(|index| {
-        let mut transformed = [0.0; MAX_POINTS * MAX_POINTS];
+        let mut transformed = [0.0; MAX_FACTORS * MAX_FACTORS];
         for (position, block) in seen(index).enumerate() {
             for lane in 0..length {
                 for out in 0..column {
@@ -185,8 +185,8 @@ pub(crate) fn for_winograd<S: Stored>(weights: &Weights, scheme: Scheme, column_
                     };
                     matrix.transform(kernel, scale, &mut transformed);
                     let within = position * length * column + place::<S>(lane, column, out);
-                    for (point, &value) in transformed[..points].iter().enumerate() {
-                        let at = (point * columns + index) * of_column + within;
+                    for (product, &value) in transformed[..products].iter().enumerate() {
+                        let at = (product * columns + index) * of_column + within;
                         // SAFETY: within the buffer; each column's part is written by one thread.
                         unsafe { whole.at(at).write(S::of(value as f32)) };
                     }

@@ -194,7 +194,7 @@ impl Case {
         };
         let mut scratch = Scratch::default();
         let winograd =
-            |scheme, plain| WinogradShape { scheme, in_channels, out_channels, groups, plain, extent: input, padding };
+            |scheme, plain| WinogradShape { scheme, in_channels, out_channels, groups, plain, input, output, padding };
         Team::gather(kernels, width, |team| match by {
             By::Product => team.convolve(&self.shape, layer, &mut scratch),
             By::Groups => team.convolve_groups(&self.shape, layer),
@@ -206,9 +206,9 @@ impl Case {
         images_of(&outputs, out_channels, output)
     }
 
-    /// Whole blocks of channels, no groups, 3×3.
+    /// Whole blocks of channels, no groups.
     fn takes_plain_weights(&self, scheme: Scheme) -> bool {
-        scheme.kernel() == 3 && self.shape.groups == 1 && self.shape.in_channels >= LANES
+        scheme.takes_plain_weights() && self.shape.groups == 1 && self.shape.in_channels >= LANES
     }
 
     /// By the kernel for any shape, and by the one for small groups where it is one.
@@ -311,6 +311,11 @@ fn winograd_matches_the_definition_whatever_the_size() {
         grouped(64, 16).check_winograd(Scheme::FourByFour);
         grouped(96, 2).check_winograd(Scheme::FourByFour);
         Case { images: 2, ..Case::new((12, 64), 4, (height, width)) }.check_winograd(Scheme::ThreeByThreeOfFour);
+        for (channels, groups) in [((32, 48), 1), ((20, 32), 1), ((96, 96), 2)] {
+            let strided = Case::new(channels, 3, (height, width)).with(2, 1, groups);
+            strided.check_winograd(Scheme::FourByFourStrided);
+            Case { images: 5, residual: true, relu: true, ..strided }.check_winograd(Scheme::FourByFourStrided);
+        }
     }
 }
 
@@ -356,9 +361,16 @@ proptest! {
         (into, out) in (1usize..70, 1usize..70),
         (height, width) in (1usize..16, 1usize..16),
         images in 1usize..4,
-        scheme in prop::sample::select(vec![Scheme::TwoByTwo, Scheme::FourByFour, Scheme::ThreeByThreeOfFour]),
+        scheme in prop::sample::select(vec![
+            Scheme::TwoByTwo,
+            Scheme::FourByFour,
+            Scheme::ThreeByThreeOfFour,
+            Scheme::FourByFourStrided,
+        ]),
     ) {
-        Case { images, ..Case::new((into, out), scheme.kernel(), (height, width)) }.check_winograd(scheme);
+        let case = Case { images, ..Case::new((into, out), scheme.kernel(), (height, width)) };
+        let case = if scheme.stride() > 1 { case.with(scheme.stride(), 1, 1) } else { case };
+        case.check_winograd(scheme);
     }
 }
 

@@ -1,14 +1,18 @@
-//! Convolutions of stride 1 with fewer multiplications: Winograd's F(m×m, r×r), after Lavin & Gray 2015 (1509.09308).
+//! Convolutions with fewer multiplications: Winograd's F(m×m, r×r), after Lavin & Gray 2015 (1509.09308).
 //!
 //! A tile of `m + r - 1` points a side is transformed, multiplied by transformed weights (one matrix product per point,
 //! over all tiles), and transformed back into m×m outputs. The points are 0, ±5/8, ±3/2, ∞ for six of them and 0, ±1, ∞ for four.
+//!
+//! Of a kernel of three taps and stride 2, the outer taps see one pixel in two and the middle tap the others: along a side it is the sum of
+//! an F(4, 2), at ±1/2, ±5/4, ∞, and of products with the middle tap. Points that have the middle tap in common are rows of
+//! one matrix product.
 
 mod matrices;
 mod plain;
 
 use std::ops::Range;
 
-use matrices::{INNER, OUTER};
+use matrices::{INNER, OUTER, STRIDED_INNER, STRIDED_OUTER};
 pub(super) use plain::{multiply_plain, transform_weights};
 
 use super::convolution::input_blocks;
@@ -18,7 +22,11 @@ use super::product::{Finish, Product, is_heavy, product};
 use super::stored::{Stored, filled_up};
 
 /// Points of a tile's side, at most.
-pub(super) const MAX_POINTS: usize = 6;
+const MAX_POINTS: usize = 9;
+/// Points of a side that have weights of their own, at most.
+pub(super) const MAX_FACTORS: usize = 6;
+/// Points of a strided tile's side that the outer taps make; those behind them see the middle tap.
+const OUTER_TAPS_POINTS: usize = 5;
 
 /// A tile's shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +37,8 @@ pub(crate) enum Scheme {
     FourByFour,
     /// F(3×3, 4×4): 36 in the place of 144.
     ThreeByThreeOfFour,
+    /// 4×4 outputs of a 3×3 kernel of stride 2: 81 in the place of 144.
+    FourByFourStrided,
 }
 
 impl Scheme {
@@ -36,7 +46,7 @@ impl Scheme {
     pub(crate) fn tile(self) -> usize {
         match self {
             Scheme::TwoByTwo => 2,
-            Scheme::FourByFour => 4,
+            Scheme::FourByFour | Scheme::FourByFourStrided => 4,
             Scheme::ThreeByThreeOfFour => 3,
         }
     }
@@ -44,19 +54,58 @@ impl Scheme {
     /// r: taps of the kernel's side.
     pub(crate) fn kernel(self) -> usize {
         match self {
-            Scheme::TwoByTwo | Scheme::FourByFour => 3,
+            Scheme::TwoByTwo | Scheme::FourByFour | Scheme::FourByFourStrided => 3,
             Scheme::ThreeByThreeOfFour => 4,
         }
     }
 
-    /// m + r - 1: points of a tile's side.
-    pub(crate) fn points(self) -> usize {
-        self.tile() + self.kernel() - 1
+    /// Pixels of the input from one output to the next.
+    pub(crate) fn stride(self) -> usize {
+        if self == Scheme::FourByFourStrided { 2 } else { 1 }
     }
 
-    /// Points of a tile: matrix products.
+    /// Whether weights may be transformed on the way.
+    pub(crate) fn takes_plain_weights(self) -> bool {
+        matches!(self, Scheme::TwoByTwo | Scheme::FourByFour)
+    }
+
+    /// Pixels that a tile's side sees, and points that are made of them.
+    pub(crate) fn points(self) -> usize {
+        (self.tile() - 1) * self.stride() + self.kernel()
+    }
+
+    /// Points of a side that have weights of their own.
+    fn factors(self) -> usize {
+        if self == Scheme::FourByFourStrided { OUTER_TAPS_POINTS + 1 } else { self.points() }
+    }
+
+    /// Matrix products of a tile.
     pub(crate) fn products(self) -> usize {
-        self.points() * self.points()
+        self.factors() * self.factors()
+    }
+
+    /// The product that a point is a row of, and which row.
+    #[inline(always)]
+    fn product_of(self, (row, column): (usize, usize)) -> (usize, usize) {
+        let last = self.factors() - 1;
+        let (factors, beyond) =
+            ((row.min(last), column.min(last)), (row.saturating_sub(last), column.saturating_sub(last)));
+        (factors.0 * self.factors() + factors.1, beyond.0 * self.copies(factors.1) + beyond.1)
+    }
+
+    /// Points of a side that share the weights of `factor`.
+    #[inline(always)]
+    fn copies(self, factor: usize) -> usize {
+        if factor + 1 == self.factors() { self.points() - factor } else { 1 }
+    }
+
+    /// Points that share the weights of a product, in the order of products.
+    #[inline(always)]
+    fn rows_of(self, product: usize) -> Range<usize> {
+        let (row, column) = (product / self.factors(), product % self.factors());
+        let copies = self.copies(row);
+        let first = row * self.points() + column * copies;
+        first..first + copies * self.copies(column)
     }
 
     /// Tiles that cover a map.
@@ -65,12 +114,17 @@ impl Scheme {
     }
 }
 
+/// Where each point of the first tile lies.
+type Places = [[usize; MAX_POINTS]; MAX_POINTS];
+
 /// A convolution's tiles in the transformed domain, for tiles `tiles` of a batch (image by image, row by row).
 #[derive(Clone)]
 pub(crate) struct Tiles {
     pub(crate) scheme: Scheme,
-    /// Of the map that goes in and, as padding keeps it, of the one that comes out.
-    pub(crate) extent: Extent,
+    /// Of the map that goes in.
+    pub(crate) input: Extent,
+    /// Of the one that comes out.
+    pub(crate) output: Extent,
     /// Zeros before the first row and column.
     pub(crate) padding: usize,
     pub(crate) tiles: Range<usize>,
@@ -81,19 +135,54 @@ impl Tiles {
         self.tiles.len()
     }
 
-    /// Values from one point to the next in transformed inputs of `blocks` channel blocks; off a power of two.
-    fn input_stride(&self, blocks: usize) -> usize {
-        blocks * self.count() * LANES + LANES
+    /// Values of all tiles at a point in a channel block.
+    fn row(&self) -> usize {
+        self.count() * LANES
     }
 
-    /// Floats from one point to the next in products.
+    /// Where in transformed inputs of `blocks` channel blocks a product's begin; off a power of two from one to the next.
+    fn inputs_of(&self, blocks: usize, product: usize) -> usize {
+        self.scheme.rows_of(product).start * blocks * self.row() + product * LANES
+    }
+
+    /// Where in products of a channel block one begins.
+    fn outputs_of(&self, product: usize) -> usize {
+        self.scheme.rows_of(product).start * self.row() + product * LANES
+    }
+
+    /// Floats from one channel block to the next in products.
     fn output_stride(&self) -> usize {
-        self.count() * LANES + LANES
+        self.scheme.points().pow(2) * self.row() + self.scheme.products() * LANES
+    }
+
+    /// Where each point of a channel block goes in transformed inputs of `blocks`.
+    fn input_places(&self, blocks: usize, block: usize) -> Places {
+        self.places(|product, row| {
+            let rows = self.scheme.rows_of(product).len();
+            self.inputs_of(blocks, product) + (block * rows + row) * self.row()
+        })
+    }
+
+    /// Where each point is found in products of a channel block.
+    fn output_places(&self) -> Places {
+        self.places(|product, row| self.outputs_of(product) + row * self.row())
+    }
+
+    fn places(&self, place: impl Fn(usize, usize) -> usize) -> Places {
+        let points = self.scheme.points();
+        let mut places = [[0; MAX_POINTS]; MAX_POINTS];
+        for (i, places) in places[..points].iter_mut().enumerate() {
+            for (j, to) in places[..points].iter_mut().enumerate() {
+                let (product, row) = self.scheme.product_of((i, j));
+                *to = place(product, row);
+            }
+        }
+        places
     }
 
     /// Values that [`transform_inputs`] writes.
     pub(crate) fn transformed_inputs(&self, blocks: usize) -> usize {
-        self.scheme.products() * self.input_stride(blocks)
+        self.scheme.points().pow(2) * blocks * self.row() + self.scheme.products() * LANES
     }
 
     /// Weights that [`multiply_plain`] needs room for beside its output, for columns of `column_blocks`.
@@ -103,15 +192,15 @@ impl Tiles {
 
     /// Floats that [`multiply`] writes for `blocks` channel blocks of the output.
     pub(crate) fn transformed_outputs(&self, blocks: usize) -> usize {
-        blocks * self.scheme.products() * self.output_stride()
+        blocks * self.output_stride()
     }
 
     /// Image, first row and first column of the outputs of tile `index`.
     #[inline(always)]
     fn place(&self, index: usize) -> (usize, usize, usize) {
         let side = self.scheme.tile();
-        let across = self.extent.width.div_ceil(side);
-        let each = across * self.extent.height.div_ceil(side);
+        let across = self.output.width.div_ceil(side);
+        let each = across * self.output.height.div_ceil(side);
         let (image, within) = (index / each, index % each);
         (image, within / across * side, within % across * side)
     }
@@ -126,7 +215,7 @@ pub(crate) struct TransformInputs<'a, S> {
     pub(crate) blocks: usize,
     /// Those that this call transforms.
     pub(crate) range: Range<usize>,
-    /// (points, blocks, tiles, 16), padded.
+    /// (products, blocks, points of a product, tiles, 16), padded.
     pub(crate) transformed: Writable<'a, S>,
 }
 
@@ -138,7 +227,7 @@ pub(crate) struct Multiply<'a, S> {
     /// Channels in and out.
     pub(crate) channels: (usize, usize),
     pub(crate) groups: usize,
-    /// (points, columns, input blocks of a column, length / depth, blocks of a column, 16, depth).
+    /// (products, columns, input blocks of a column, length / depth, blocks of a column, 16, depth).
     pub(crate) weights: &'a [S],
     /// Channel blocks of the output that are computed together, 1 or 2: a column.
     pub(crate) column_blocks: usize,
@@ -146,7 +235,7 @@ pub(crate) struct Multiply<'a, S> {
     pub(crate) columns: usize,
     /// Those that this call computes.
     pub(crate) range: Range<usize>,
-    /// (blocks of the range, points, tiles, 16), padded.
+    /// (blocks of the range, products, points of a product, tiles, 16), padded.
     pub(crate) products: Writable<'a>,
 }
 
@@ -165,7 +254,7 @@ pub(crate) struct MultiplyPlain<'a, S> {
     pub(crate) range: Range<usize>,
     /// Transformed weights of some input blocks; [`Tiles::transformed_weights`] of them.
     pub(crate) scratch: &'a mut [S],
-    /// (blocks of the range, points, tiles, 16), padded.
+    /// (blocks of the range, products, points of a product, tiles, 16), padded.
     pub(crate) products: Writable<'a>,
 }
 
@@ -212,19 +301,21 @@ pub(super) unsafe fn transform_inputs<V: Lanes, S: Stored>(call: &TransformInput
     unsafe {
         match call.tiles.scheme.points() {
             4 => inputs::<V, S, 4>(call),
-            _ => inputs::<V, S, 6>(call),
+            6 => inputs::<V, S, 6>(call),
+            _ => inputs::<V, S, 9>(call),
         }
     }
 }
 
 #[inline(always)]
 unsafe fn inputs<V: Lanes, S: Stored, const P: usize>(call: &TransformInputs<S>) {
-    let Tiles { extent, padding, ref tiles, .. } = *call.tiles;
-    let stride = call.tiles.input_stride(call.blocks);
+    let Tiles { scheme, input: extent, padding, ref tiles, .. } = *call.tiles;
     let mut bordered = [S::default(); MAX_POINTS * MAX_POINTS * LANES];
     for block in call.range.clone() {
+        let places = call.tiles.input_places(call.blocks, block);
         for (position, index) in tiles.clone().enumerate() {
             let (image, row, column) = call.tiles.place(index);
+            let (row, column) = (row * scheme.stride(), column * scheme.stride());
             let plane = (image * call.blocks + block) * extent.pixels() * LANES;
             let inside = row >= padding
                 && column >= padding
@@ -233,13 +324,13 @@ unsafe fn inputs<V: Lanes, S: Stored, const P: usize>(call: &TransformInputs<S>)
             // SAFETY: the tile lies within the plane, or a copy of it in `bordered` does.
             unsafe {
                 let plane = call.input.as_ptr().add(plane);
-                let to = call.transformed.at((block * tiles.len() + position) * LANES);
+                let to = call.transformed.at(position * LANES);
                 if inside {
                     let first = ((row - padding) * extent.width + column - padding) * LANES;
-                    input_tile::<V, S, P>(plane.add(first), extent.width * LANES, to, stride);
+                    input_tile::<V, S, P>(plane.add(first), extent.width * LANES, to, &places);
                 } else {
                     copy_bordered::<S, P>(plane, extent, (row, column), padding, &mut bordered);
-                    input_tile::<V, S, P>(bordered.as_ptr(), P * LANES, to, stride);
+                    input_tile::<V, S, P>(bordered.as_ptr(), P * LANES, to, &places);
                 }
             }
         }
@@ -273,7 +364,7 @@ unsafe fn copy_bordered<S: Stored, const P: usize>(
 
 /// Bᵀ d B.
 #[inline(always)]
-unsafe fn input_tile<V: Lanes, S: Stored, const P: usize>(from: *const S, row: usize, to: *mut S, stride: usize) {
+unsafe fn input_tile<V: Lanes, S: Stored, const P: usize>(from: *const S, row: usize, to: *mut S, places: &Places) {
     // SAFETY: the caller's.
     unsafe {
         let mut half = [[V::splat(0.0); P]; P];
@@ -290,7 +381,7 @@ unsafe fn input_tile<V: Lanes, S: Stored, const P: usize>(from: *const S, row: u
         for i in 0..P {
             let line = input_line::<V, P>(half[i]);
             for j in 0..P {
-                S::store(line[j], to.add((i * P + j) * stride));
+                S::store(line[j], to.add(places[i][j]));
             }
         }
     }
@@ -307,6 +398,16 @@ unsafe fn input_line<V: Lanes, const P: usize>(d: [V; P]) -> [V; P] {
             t[1] = d[1].add(d[2]);
             t[2] = d[2].sub(d[1]);
             t[3] = d[1].sub(d[3]);
+        } else if P == 9 {
+            let (inner, outer) = (STRIDED_INNER * STRIDED_INNER, STRIDED_OUTER * STRIDED_OUTER);
+            let (even, odd) = (d[4].sub(d[0].mul(V::splat(outer))), d[6].sub(d[2].mul(V::splat(outer))));
+            t[0] = even.mul_add(V::splat(STRIDED_INNER), odd);
+            t[1] = even.mul_add(V::splat(-STRIDED_INNER), odd);
+            let (even, odd) = (d[4].sub(d[0].mul(V::splat(inner))), d[6].sub(d[2].mul(V::splat(inner))));
+            t[2] = even.mul_add(V::splat(STRIDED_OUTER), odd);
+            t[3] = even.mul_add(V::splat(-STRIDED_OUTER), odd);
+            t[4] = d[0].mul_add(V::splat(inner * outer), d[4].mul_add(V::splat(-(inner + outer)), d[8]));
+            [t[5], t[6], t[7], t[8]] = [d[1], d[3], d[5], d[7]];
         } else {
             let (inner, outer) = (INNER * INNER, OUTER * OUTER);
             let (product, sum) = (V::splat(inner * outer), V::splat(-(inner + outer)));
@@ -328,29 +429,30 @@ unsafe fn input_line<V: Lanes, const P: usize>(d: [V; P]) -> [V; P] {
 /// As [`transform_inputs`].
 #[inline(always)]
 pub(super) unsafe fn multiply<V: Lanes, S: Stored>(call: &Multiply<S>) {
-    let points = call.tiles.scheme.products();
+    let Tiles { scheme, .. } = *call.tiles;
     let blocks = blocks_of(call.channels.0);
-    let (input_stride, output_stride) = (call.tiles.input_stride(blocks), call.tiles.output_stride());
-    let segment_stride = call.tiles.count() * LANES;
+    let output_stride = call.tiles.output_stride();
     let length = filled_up::<S>(call.channels.0.min(LANES));
-    for point in 0..points {
+    for index in 0..scheme.products() {
+        let rows = scheme.rows_of(index).len() * call.tiles.count();
         for column in call.range.clone() {
             let block = (column - call.range.start) * call.column_blocks;
             let seen = input_blocks(call.channels, call.groups, column * call.column_blocks);
             let of_column = seen.len() * length * call.column_blocks * LANES;
             // SAFETY: passed on.
             unsafe {
-                let output = call.products.at((block * points + point) * output_stride);
+                let input = call.tiles.inputs_of(blocks, index) + seen.start * rows * LANES;
+                let output = call.products.at(block * output_stride + call.tiles.outputs_of(index));
                 product::<V, S, f32>(&Product {
-                    input: call.transformed.as_ptr().add(point * input_stride + seen.start * segment_stride),
-                    rows: call.tiles.count(),
+                    input: call.transformed.as_ptr().add(input),
+                    rows,
                     segments: seen.len(),
-                    segment_stride,
+                    segment_stride: rows * LANES,
                     length,
-                    weights: call.weights.as_ptr().add((point * call.columns + column) * of_column),
+                    weights: call.weights.as_ptr().add((index * call.columns + column) * of_column),
                     output,
-                    block_stride: points * output_stride,
-                    sums: (output, points * output_stride),
+                    block_stride: output_stride,
+                    sums: (output, output_stride),
                     blocks: call.column_blocks,
                     heavy: is_heavy(call.weights),
                     accumulate: false,
@@ -371,24 +473,25 @@ pub(super) unsafe fn transform_outputs<V: Lanes, S: Stored>(call: &TransformOutp
             Scheme::TwoByTwo => outputs::<V, S, 4, 2>(call),
             Scheme::FourByFour => outputs::<V, S, 6, 4>(call),
             Scheme::ThreeByThreeOfFour => outputs::<V, S, 6, 3>(call),
+            Scheme::FourByFourStrided => outputs::<V, S, 9, 4>(call),
         }
     }
 }
 
 #[inline(always)]
 unsafe fn outputs<V: Lanes, S: Stored, const P: usize, const M: usize>(call: &TransformOutputs<S>) {
-    let Tiles { extent, ref tiles, .. } = *call.tiles;
-    let stride = call.tiles.output_stride();
+    let Tiles { output: extent, ref tiles, .. } = *call.tiles;
+    let (stride, places) = (call.tiles.output_stride(), call.tiles.output_places());
     for block in call.range.clone() {
         for (position, index) in tiles.clone().enumerate() {
             let (image, row, column) = call.tiles.place(index);
             let first = ((image * call.blocks + block) * extent.pixels() + row * extent.width + column) * LANES;
-            let local = (block - call.range.start) * P * P * stride + position * LANES;
+            let local = (block - call.range.start) * stride + position * LANES;
             // SAFETY: the outputs that are written lie within the map.
             unsafe {
                 let tile = OutputTile {
                     products: call.products.as_ptr().add(local),
-                    stride,
+                    places: &places,
                     bias: V::load(call.bias.as_ptr().add(block * LANES)),
                     residual: call.residual.map_or(std::ptr::null(), |residual| residual.as_ptr().add(first)),
                     relu: call.relu,
@@ -403,9 +506,9 @@ unsafe fn outputs<V: Lanes, S: Stored, const P: usize, const M: usize>(call: &Tr
     }
 }
 
-struct OutputTile<V, S> {
+struct OutputTile<'a, V, S> {
     products: *const f32,
-    stride: usize,
+    places: &'a Places,
     bias: V,
     residual: *const S,
     relu: bool,
@@ -425,7 +528,7 @@ unsafe fn output_tile<V: Lanes, S: Stored, const P: usize, const M: usize>(tile:
         for j in 0..P {
             let mut line = [V::splat(0.0); P];
             for i in 0..P {
-                line[i] = V::load(tile.products.add((i * P + j) * tile.stride));
+                line[i] = V::load(tile.products.add(tile.places[i][j]));
             }
             let line = output_line::<V, P, M>(line);
             for i in 0..M {
@@ -466,6 +569,9 @@ unsafe fn output_line<V: Lanes, const P: usize, const M: usize>(m: [V; P]) -> [V
             y[1] = difference.sub(m[3]);
             return y;
         }
+        if P == 9 {
+            return strided_output_line(m);
+        }
         let (outer_sum, outer_difference) = (m[3].add(m[4]), m[3].sub(m[4]));
         y[0] = m[0].add(sum).add(outer_sum);
         y[1] = outer_difference.mul_add(V::splat(OUTER), difference.mul(V::splat(INNER)));
@@ -476,6 +582,23 @@ unsafe fn output_line<V: Lanes, const P: usize, const M: usize>(m: [V; P]) -> [V
         } else {
             y[2] = y[2].add(m[5]);
         }
+        y
+    }
+}
+
+/// Aᵀ times a column of a strided tile.
+#[inline(always)]
+unsafe fn strided_output_line<V: Lanes, const P: usize, const M: usize>(m: [V; P]) -> [V; M] {
+    // SAFETY: the caller's.
+    unsafe {
+        let (sum, difference) = (m[0].add(m[1]), m[0].sub(m[1]));
+        let (outer_sum, outer_difference) = (m[2].add(m[3]), m[2].sub(m[3]));
+        let powers = [1, 2, 3].map(|power| (V::splat(STRIDED_INNER.powi(power)), V::splat(STRIDED_OUTER.powi(power))));
+        let mut y = [V::splat(0.0); M];
+        y[0] = m[5].add(sum).add(outer_sum);
+        y[1] = outer_difference.mul_add(powers[0].1, difference.mul_add(powers[0].0, m[6]));
+        y[2] = outer_sum.mul_add(powers[1].1, sum.mul_add(powers[1].0, m[7]));
+        y[3] = outer_difference.mul_add(powers[2].1, difference.mul_add(powers[2].0, m[4].add(m[8])));
         y
     }
 }

@@ -49,6 +49,7 @@ impl Algorithm {
             Algorithm::Winograd(Scheme::TwoByTwo) => "F(2×2, 3×3)",
             Algorithm::Winograd(Scheme::FourByFour) => "F(4×4, 3×3)",
             Algorithm::Winograd(Scheme::ThreeByThreeOfFour) => "F(3×3, 4×4)",
+            Algorithm::Winograd(Scheme::FourByFourStrided) => "F(4×4, 3×3) / 2",
         }
     }
 }
@@ -91,13 +92,15 @@ pub(crate) fn choose(candidate: &Candidate, options: &PlanOptions) -> Algorithm 
     if kernel == 1 && strassen_saves(candidate, options) {
         return Algorithm::Strassen;
     }
-    if stride != 1 || dilation != 1 {
-        return Algorithm::Direct;
-    }
     let many = in_channels * out_channels / groups >= MANY_WEIGHTS;
     let few_tiles = many && Scheme::FourByFour.tiles(extent) * workload.batch < FEW_TILES * workload.threads;
     let few_images = workload.images.is_some_and(|images| images < FEW_IMAGES);
+    let pays = precision == Precision::F32 && !low_memory && !few_images && !few_tiles;
     let scheme = match kernel {
+        3 if stride == 2 && dilation == 1 && groups == 1 && pays => {
+            return Algorithm::Winograd(Scheme::FourByFourStrided);
+        }
+        _ if stride != 1 || dilation != 1 => return Algorithm::Direct,
         3 if precision == Precision::Bf16 => Scheme::TwoByTwo,
         4 if precision == Precision::F32 => return Algorithm::Winograd(Scheme::ThreeByThreeOfFour),
         3 if few_tiles => Scheme::TwoByTwo,
@@ -140,6 +143,7 @@ mod tests {
     const PLAIN_F2: Algorithm = Algorithm::Plain(Scheme::TwoByTwo);
     const PLAIN_F4: Algorithm = Algorithm::Plain(Scheme::FourByFour);
     const STEM: Algorithm = Algorithm::Winograd(Scheme::ThreeByThreeOfFour);
+    const STRIDED: Algorithm = Algorithm::Winograd(Scheme::FourByFourStrided);
 
     fn square(channels: usize, kernel: usize, side: usize) -> Candidate {
         let extent = Extent { height: side, width: side };
@@ -176,7 +180,12 @@ mod tests {
             (grouped, ONE, F2, F2),
             (in_blocks, MANY, Algorithm::Grouped, Algorithm::Grouped),
             (in_blocks, ONE_EVER, Algorithm::Grouped, Algorithm::Grouped),
-            (strided, MANY, DIRECT, DIRECT),
+            (strided, MANY, STRIDED, DIRECT),
+            (strided, ONE, STRIDED, DIRECT),
+            (strided, ONE_EVER, DIRECT, DIRECT),
+            (Candidate { stride: 2, ..square(512, 3, 7) }, MANY, STRIDED, DIRECT),
+            (Candidate { stride: 2, ..square(512, 3, 7) }, ONE, DIRECT, DIRECT),
+            (Candidate { stride: 2, ..square(256, 3, 14) }, ONE_SHARED, DIRECT, DIRECT),
             (dilated, MANY, DIRECT, DIRECT),
             (stem, ONE, STEM, STEM),
             (square(12, 2, 112), MANY, DIRECT, DIRECT),
@@ -191,9 +200,14 @@ mod tests {
     #[test]
     fn bf16_takes_no_scheme_that_multiplies_errors() {
         let stem = Candidate { out_channels: 64, ..square(12, 4, 112) };
-        for (candidate, expected) in
-            [(square(512, 1, 14), DIRECT), (square(64, 3, 56), F2), (square(512, 3, 7), F2), (stem, DIRECT)]
-        {
+        let strided = Candidate { stride: 2, ..square(128, 3, 28) };
+        for (candidate, expected) in [
+            (square(512, 1, 14), DIRECT),
+            (square(64, 3, 56), F2),
+            (square(512, 3, 7), F2),
+            (stem, DIRECT),
+            (strided, DIRECT),
+        ] {
             let options = PlanOptions { workload: MANY, precision: Precision::Bf16, ..PlanOptions::default() };
             assert_eq!(choose(&candidate, &options), expected, "{candidate:?}");
         }

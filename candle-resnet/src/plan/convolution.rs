@@ -212,7 +212,8 @@ impl<S: Stored> PackedConvolution<S> {
             Algorithm::Plain(scheme) => (scheme, true),
         };
         let Geometry { in_channels, out_channels, padding, groups, .. } = self.geometry;
-        let shape = WinogradShape { scheme, in_channels, out_channels, groups, plain, extent: input, padding };
+        let output = self.geometry.output(input);
+        let shape = WinogradShape { scheme, in_channels, out_channels, groups, plain, input, output, padding };
         team.winograd(&shape, layer, scratch);
     }
 }

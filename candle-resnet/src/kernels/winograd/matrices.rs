@@ -1,57 +1,71 @@
 //! G g Gᵀ: weights in the transformed domain, in f64.
 
-use super::{MAX_POINTS, Scheme};
+use super::{MAX_FACTORS, Scheme};
 
 /// The inner and outer pair of six points: 0, ±5/8, ±3/2, ∞. Of points whose products are exact they lose the least: in f32 less than half
 /// of what 0, ±1, ±2, ∞ do, whose powers and distances lie further apart.
 pub(super) const INNER: f32 = 0.625;
 pub(super) const OUTER: f32 = 1.5;
 
+/// The inner and outer pair for the outer taps of a strided kernel, whose fifth point is ∞: of simple ones they lose the least.
+pub(super) const STRIDED_INNER: f32 = 0.5;
+pub(super) const STRIDED_OUTER: f32 = 1.25;
+
 /// Taps of a kernel's side, at most.
 const MAX_TAPS: usize = 4;
 
 /// G, a row for each point: powers of the point, over the product of its distances to the others; for ∞ the last tap alone.
 pub(in super::super) struct Matrix {
-    rows: [[f64; MAX_TAPS]; MAX_POINTS],
-    points: usize,
+    rows: [[f64; MAX_TAPS]; MAX_FACTORS],
+    factors: usize,
     taps: usize,
 }
 
 impl Scheme {
     /// G.
     pub(in super::super) fn matrix(self) -> Matrix {
-        let (points, taps) = (self.points(), self.kernel());
-        let (inner, outer) = (f64::from(INNER), f64::from(OUTER));
-        let finite: &[f64] = if points == 4 { &[0.0, 1.0, -1.0] } else { &[0.0, inner, -inner, outer, -outer] };
-        let mut rows = [[0.0; MAX_TAPS]; MAX_POINTS];
-        for (i, &point) in finite.iter().enumerate() {
-            let others = finite.iter().enumerate().filter(|&(j, _)| j != i);
-            let scale: f64 = others.map(|(_, other)| point - other).product();
-            for (power, value) in rows[i][..taps].iter_mut().enumerate() {
-                *value = point.powi(power as i32) / scale;
-            }
-        }
-        rows[points - 1][taps - 1] = 1.0;
-        if points == 4 {
+        let (factors, taps) = (self.factors(), self.kernel());
+        let mut rows = [[0.0; MAX_TAPS]; MAX_FACTORS];
+        if self == Scheme::FourByFourStrided {
+            let (inner, outer) = (f64::from(STRIDED_INNER), f64::from(STRIDED_OUTER));
+            at_points(&[inner, -inner, outer, -outer], &[0, 2], &mut rows);
+            rows[factors - 1][1] = 1.0;
+        } else if factors == 4 {
+            at_points(&[0.0, 1.0, -1.0], &[0, 1, 2], &mut rows);
             rows[0][0] = 1.0; // The sign stands in the input's transform, as is customary.
+        } else {
+            let (inner, outer) = (f64::from(INNER), f64::from(OUTER));
+            at_points(&[0.0, inner, -inner, outer, -outer], &[0, 1, 2, 3][..taps], &mut rows);
         }
-        Matrix { rows, points, taps }
+        Matrix { rows, factors, taps }
     }
 }
 
+/// Rows for finite points, and behind them the one for ∞, of a kernel that consists of some taps.
+fn at_points(finite: &[f64], taps: &[usize], rows: &mut [[f64; MAX_TAPS]; MAX_FACTORS]) {
+    for (i, &point) in finite.iter().enumerate() {
+        let others = finite.iter().enumerate().filter(|&(j, _)| j != i);
+        let scale: f64 = others.map(|(_, other)| point - other).product();
+        for (power, &tap) in taps.iter().enumerate() {
+            rows[i][tap] = point.powi(power as i32) / scale;
+        }
+    }
+    rows[finite.len()][taps[taps.len() - 1]] = 1.0;
+}
+
 impl Matrix {
-    /// One kernel (r, r), times `scale` → its values at every point, (points, points).
+    /// One kernel (r, r), times `scale` → its values at every point that has its own, (factors, factors).
     pub(in super::super) fn transform(&self, kernel: &[f32], scale: f64, to: &mut [f64]) {
-        let &Matrix { ref rows, points, taps } = self;
-        let mut half = [[0.0; MAX_TAPS]; MAX_POINTS];
-        for i in 0..points {
+        let &Matrix { ref rows, factors, taps } = self;
+        let mut half = [[0.0; MAX_TAPS]; MAX_FACTORS];
+        for i in 0..factors {
             for x in 0..taps {
                 half[i][x] = (0..taps).map(|y| rows[i][y] * scale * f64::from(kernel[y * taps + x])).sum();
             }
         }
-        for i in 0..points {
-            for j in 0..points {
-                to[i * points + j] = (0..taps).map(|x| half[i][x] * rows[j][x]).sum();
+        for i in 0..factors {
+            for j in 0..factors {
+                to[i * factors + j] = (0..taps).map(|x| half[i][x] * rows[j][x]).sum();
             }
         }
     }

@@ -23,13 +23,11 @@ pub(super) fn point_stride(scheme: Scheme, column_blocks: usize) -> usize {
 }
 
 /// # Safety
-/// As [`transform_inputs`](super::transform_inputs); the scheme's kernel is 3×3.
+/// As [`transform_inputs`](super::transform_inputs); the scheme's kernel is 3×3, its stride 1.
 #[inline(always)]
 pub(in super::super) unsafe fn multiply_plain<V: Lanes, S: Stored>(call: &mut MultiplyPlain<S>) {
     let scheme = call.tiles.scheme;
-    let points = scheme.products();
-    let (input_stride, output_stride) = (call.tiles.input_stride(call.blocks), call.tiles.output_stride());
-    let segment_stride = call.tiles.count() * LANES;
+    let (segment_stride, output_stride) = (call.tiles.row(), call.tiles.output_stride());
     let weights_stride = point_stride(scheme, call.column_blocks);
     let of_block = TAPS * TAPS * LANES * call.column_blocks * LANES;
     let at_once = blocks_at_once(scheme, call.column_blocks);
@@ -46,9 +44,9 @@ pub(in super::super) unsafe fn multiply_plain<V: Lanes, S: Stored>(call: &mut Mu
                     4 => transform::<V, S, 4>(weights, segments, call.column_blocks, to, weights_stride),
                     _ => transform::<V, S, 6>(weights, segments, call.column_blocks, to, weights_stride),
                 }
-                for point in 0..points {
-                    let input = point * input_stride + first * segment_stride;
-                    let output = call.products.at((block * points + point) * output_stride);
+                for point in 0..scheme.products() {
+                    let input = call.tiles.inputs_of(call.blocks, point) + first * segment_stride;
+                    let output = call.products.at(block * output_stride + call.tiles.outputs_of(point));
                     product::<V, S, f32>(&Product {
                         input: call.transformed.as_ptr().add(input),
                         rows: call.tiles.count(),
@@ -57,8 +55,8 @@ pub(in super::super) unsafe fn multiply_plain<V: Lanes, S: Stored>(call: &mut Mu
                         length: LANES,
                         weights: to.add(point * weights_stride),
                         output,
-                        block_stride: points * output_stride,
-                        sums: (output, points * output_stride),
+                        block_stride: output_stride,
+                        sums: (output, output_stride),
                         blocks: call.column_blocks,
                         heavy: false,
                         accumulate: first > 0,
@@ -72,7 +70,7 @@ pub(in super::super) unsafe fn multiply_plain<V: Lanes, S: Stored>(call: &mut Mu
 }
 
 /// # Safety
-/// As [`transform_inputs`](super::transform_inputs); the scheme's kernel is 3×3.
+/// As [`transform_inputs`](super::transform_inputs); the scheme's kernel is 3×3, its stride 1.
 #[inline(always)]
 pub(in super::super) unsafe fn transform_weights<V: Lanes>(call: &TransformWeights) {
     let of_column = call.blocks * LANES * call.column_blocks * LANES;
