@@ -56,14 +56,20 @@ impl Unit {
             Unit::Percent => format!("{:.0} %", 100.0 * value),
         }
     }
+}
 
-    /// Where no line is: a loss falls, and an accuracy rises.
-    fn empty_corner(self) -> SeriesLabelPosition {
-        match self {
-            Unit::Number => SeriesLabelPosition::UpperRight,
-            Unit::Percent => SeriesLabelPosition::LowerRight,
-        }
-    }
+/// The corner with the fewest of `points` in it, which are from 0 to 1 of the width and the height; of equal ones that where losses
+/// leave room, then that where accuracies do.
+fn empty_corner(points: &[(f64, f64)]) -> SeriesLabelPosition {
+    use SeriesLabelPosition::{LowerLeft, LowerRight, UpperLeft, UpperRight};
+    /// What the legend takes of width and height.
+    const SIZE: (f64, f64) = (0.4, 0.3);
+    let corners = [(UpperRight, 1.0, 1.0), (LowerRight, 1.0, 0.0), (LowerLeft, 0.0, 0.0), (UpperLeft, 0.0, 1.0)];
+    let near = |x: f64, y: f64| {
+        points.iter().filter(|point| (point.0 - x).abs() < SIZE.0 && (point.1 - y).abs() < SIZE.1).count()
+    };
+    let emptiest = corners.into_iter().min_by_key(|&(_, x, y)| near(x, y));
+    emptiest.map_or(UpperRight, |(corner, ..)| corner)
 }
 
 /// Lines over epochs, at most two.
@@ -81,7 +87,8 @@ pub fn curves(what: &str, unit: Unit, series: &[Series<'_>]) -> Drawing {
                 .label(series.name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
         }
-        legend(&mut chart, unit.empty_corner())
+        let place = |(x, y)| ((x - 1.0) / (last.max(2.0) - 1.0), (y - low) / (high - low));
+        legend(&mut chart, empty_corner(&points().map(place).collect::<Vec<_>>()))
     })
 }
 
@@ -252,5 +259,21 @@ fn span(values: impl Iterator<Item = f64> + Clone, unit: Unit) -> (f64, f64) {
     match unit {
         Unit::Number => ((low - margin).max(0.0), high + margin),
         Unit::Percent => ((low - margin).max(0.0), (high + margin).min(1.005)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_legend_lies_where_no_line_is() {
+        let falls: Vec<_> = (0..10).map(|epoch| (f64::from(epoch) / 9.0, 1.0 / f64::from(epoch + 1))).collect();
+        let rises: Vec<_> = falls.iter().map(|&(x, y)| (x, 1.0 - y)).collect();
+        let rises_again: Vec<_> = falls.iter().map(|&(x, _)| (x, 0.5 + x / 2.0)).collect();
+        assert!(matches!(empty_corner(&falls), SeriesLabelPosition::UpperRight));
+        assert!(matches!(empty_corner(&rises), SeriesLabelPosition::LowerRight));
+        assert!(matches!(empty_corner(&[&falls[..], &rises_again].concat()), SeriesLabelPosition::LowerLeft));
+        assert!(matches!(empty_corner(&[]), SeriesLabelPosition::UpperRight));
     }
 }

@@ -124,9 +124,9 @@ pub struct NearView {
     pub similarity: String,
 }
 
-/// A fraction in percent with one digit.
+/// A fraction in percent with one digit; no line ends before its sign.
 pub fn percent(fraction: f64) -> String {
-    format!("{:.1} %", 100.0 * fraction)
+    format!("{:.1}\u{a0}%", 100.0 * fraction)
 }
 
 /// What the doctor found.
