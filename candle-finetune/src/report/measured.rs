@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use candle_resnet::preprocess::Preprocessing;
 
+use super::files::{Beside, Files};
 use super::illustrated::{Explainer, Illustrator};
 use super::measures::{ClassMeasures, Confusion, least_certain, risk_coverage, top_losses};
 use super::page::{Card, Chart, ClassView, MeasuredView, PairView, Picture, RateView, percent};
 use super::rate::Rate;
-use super::{Files, charts, tables};
+use super::{charts, tables};
 use crate::calibration::{Answer, Calibration, Judgement, LabelledLogits, expected_calibration_error, reliability};
 use crate::error::Result;
 use crate::images::LabelledImages;
@@ -53,14 +54,29 @@ impl Measured<'_> {
     fn temperature(&self) -> f64 {
         self.calibration.map_or(1.0, |calibration| calibration.temperature)
     }
+}
 
-    fn judgements(&self) -> Vec<Judgement> {
-        self.logits.judgements(self.temperature())
+/// The same, and what follows from the logits.
+pub(super) struct Judged<'a> {
+    measured: &'a Measured<'a>,
+    /// Calibrated, where there is a calibration.
+    judgements: Vec<Judgement>,
+    /// The same as far as calibration goes.
+    answers: Vec<Answer>,
+    /// Without a calibration.
+    raw: Vec<Answer>,
+}
+
+impl<'a> Judged<'a> {
+    pub(super) fn of(measured: &'a Measured<'a>) -> Judged<'a> {
+        let judgements = measured.logits.judgements(measured.temperature());
+        let answers = judgements.iter().map(Answer::from).collect();
+        Judged { measured, judgements, answers, raw: measured.logits.answers(1.0) }
     }
 
     /// Accuracy, loss, calibration error.
     pub(super) fn cards(&self) -> Vec<Card> {
-        let judgements = self.judgements();
+        let Judged { measured, judgements, answers, .. } = self;
         let right = judgements.iter().filter(|judgement| judgement.is_right()).count();
         let wrong = judgements.len() - right;
         let top1 = Rate::of(right, judgements.len()).map(RateView::from);
@@ -68,41 +84,37 @@ impl Measured<'_> {
         let accuracy =
             top1.map(|RateView { value, interval }| card(value, "top-1", format!("{interval} % in 95 % of cases")));
         let errors = card(wrong.to_string(), "images wrong", format!("of {}", judgements.len()));
-        let loss = card(format!("{:.4}", self.logits.loss(self.temperature())), "loss", "cross-entropy, nats".into());
-        let error = card(percent(self.calibration_error(self.temperature())), "calibration error", self.scaling());
+        let loss = measured.logits.loss(measured.temperature());
+        let loss = card(format!("{loss:.4}"), "loss", "cross-entropy, nats".into());
+        let error = card(percent(expected_calibration_error(answers)), "calibration error", self.scaling());
         accuracy.into_iter().chain([errors, loss, error]).collect()
     }
 
     fn scaling(&self) -> String {
-        match self.calibration {
+        match self.measured.calibration {
             Some(calibration) => format!("at temperature {:.3}", calibration.temperature),
             None => "not calibrated".into(),
         }
     }
 
-    fn calibration_error(&self, temperature: f64) -> f64 {
-        expected_calibration_error(&self.logits.answers(temperature))
-    }
-
     /// All sections; drawings and tables go into `files`.
     pub(super) fn view(&self, files: &Files) -> Result<MeasuredView> {
-        let judgements = self.judgements();
-        let confusion = Confusion::of(&judgements);
+        let confusion = Confusion::of(&self.judgements);
         let measures = confusion.classes();
-        let names: Vec<String> = measures.iter().map(|measures| (self.class)(measures.class)).collect();
-        self.tables(files, (&judgements, &confusion), (&measures, &names))?;
+        let names: Vec<String> = measures.iter().map(|measures| (self.measured.class)(measures.class)).collect();
+        self.tables(files, &confusion, (&measures, &names))?;
         let named: Vec<(usize, String)> = measures.iter().map(|m| m.class).zip(names.iter().cloned()).collect();
         let matrix = (named.len() <= MATRIX).then(|| charts::confusion(&confusion, &named));
-        let (worst, uncertain) = self.pictures(&judgements)?;
+        let (worst, uncertain) = self.pictures()?;
         let classes = class_views(&measures, &names);
         Ok(MeasuredView {
-            what: format!("{}.", self.what),
+            what: format!("{}.", self.measured.what),
             more_classes: measures.len() - classes.len(),
             classes,
-            confusion: matrix.map(|drawing| files.drawing("confusion.svg", drawing)).transpose()?,
+            confusion: matrix.map(|drawing| files.drawing(Beside::ConfusionDrawing, drawing)).transpose()?,
             pairs: self.pairs(&confusion, &measures),
             sureness: self.sureness(),
-            charts: self.charts(files, &judgements)?,
+            charts: self.charts(files)?,
             legend: legend(worst.iter().chain(&uncertain)),
             worst,
             uncertain,
@@ -112,23 +124,23 @@ impl Measured<'_> {
     fn tables(
         &self,
         files: &Files,
-        (judgements, confusion): (&[Judgement], &Confusion),
+        confusion: &Confusion,
         (measures, names): (&[ClassMeasures], &[String]),
     ) -> Result<()> {
-        let image = |index: usize| self.images.name(self.judged[index]);
-        let answers: Vec<Answer> = judgements.iter().map(Answer::from).collect();
-        files.table("classes.csv", tables::classes(measures, names))?;
-        files.table("confusion.csv", tables::pairs(confusion, self.class))?;
-        files.table("reliability.csv", tables::bins(&reliability(&answers)))?;
-        files.table("predictions.csv", tables::predictions(judgements, &image, self.class))
+        let Measured { images, judged, class, .. } = *self.measured;
+        let image = |index: usize| images.name(judged[index]);
+        files.table(Beside::Classes, tables::classes(measures, names))?;
+        files.table(Beside::Confusion, tables::pairs(confusion, class))?;
+        files.table(Beside::Reliability, tables::bins(&reliability(&self.answers)))?;
+        files.table(Beside::Predictions, tables::predictions(&self.judgements, &image, class))
     }
 
     fn pairs(&self, confusion: &Confusion, measures: &[ClassMeasures]) -> Vec<PairView> {
         let images: BTreeMap<usize, usize> =
             measures.iter().map(|measures| (measures.class, measures.images)).collect();
         let view = |pair: &super::Pair| PairView {
-            label: (self.class)(pair.label),
-            answer: (self.class)(pair.answer),
+            label: (self.measured.class)(pair.label),
+            answer: (self.measured.class)(pair.answer),
             images: pair.images,
             part: images.get(&pair.label).map_or(String::new(), |&all| percent(pair.images as f64 / all.max(1) as f64)),
         };
@@ -136,12 +148,12 @@ impl Measured<'_> {
     }
 
     fn sureness(&self) -> Vec<String> {
-        let raw = percent(self.calibration_error(1.0));
-        match self.calibration {
+        let raw = percent(expected_calibration_error(&self.raw));
+        match self.measured.calibration {
             None => vec![format!("Confidence and accuracy are {raw} apart, on average over 15 bins of confidence.")],
             Some(&Calibration { temperature, .. }) => {
-                let fitted = if self.calibrated_here { ", which was fitted on these images" } else { "" };
-                let scaled = percent(self.calibration_error(temperature));
+                let fitted = if self.measured.calibrated_here { ", which was fitted on these images" } else { "" };
+                let scaled = percent(expected_calibration_error(&self.answers));
                 vec![format!(
                     "Confidence and accuracy are {scaled} apart, on average over 15 bins of confidence, at temperature {temperature:.3}{fitted}; {raw} \
                      without."
@@ -150,15 +162,14 @@ impl Measured<'_> {
         }
     }
 
-    fn charts(&self, files: &Files, judgements: &[Judgement]) -> Result<Vec<Chart>> {
-        let answers: Vec<Answer> = judgements.iter().map(Answer::from).collect();
-        let (raw, scaled) = (reliability(&self.logits.answers(1.0)), reliability(&answers));
-        let series: &[(&str, &[_])] = match self.calibration {
+    fn charts(&self, files: &Files) -> Result<Vec<Chart>> {
+        let (raw, scaled) = (reliability(&self.raw), reliability(&self.answers));
+        let series: &[(&str, &[_])] = match self.measured.calibration {
             Some(_) => &[("as it is", &raw), ("calibrated", &scaled)],
             None => &[("as it is", &raw)],
         };
-        let diagram = files.drawing("reliability.svg", charts::reliability(series))?;
-        let curve = files.drawing("risk-coverage.svg", charts::risk_coverage(&risk_coverage(&answers)))?;
+        let diagram = files.drawing(Beside::ReliabilityDrawing, charts::reliability(series))?;
+        let curve = files.drawing(Beside::RiskCoverage, charts::risk_coverage(&risk_coverage(&self.answers)))?;
         let caption =
             "Accuracy of answers by their confidence; on the broken line both are equal. Bars are 95 % intervals.";
         let withheld = "How many answers are wrong where the least certain are withheld.";
@@ -166,12 +177,12 @@ impl Measured<'_> {
     }
 
     /// Of the worst mistakes and of the least certain answers.
-    fn pictures(&self, judgements: &[Judgement]) -> Result<(Vec<Picture>, Vec<Picture>)> {
-        let (worst, uncertain) = (top_losses(judgements, PICTURES), least_certain(judgements, PICTURES));
-        let asked = worst.iter().chain(&uncertain).map(|&row| (self.judged[row], judgements[row])).collect();
-        let Measured { images, preprocessing, channels, explainer, class, .. } = *self;
+    fn pictures(&self) -> Result<(Vec<Picture>, Vec<Picture>)> {
+        let Measured { images, judged, preprocessing, channels, explainer, class, .. } = *self.measured;
+        let (worst, uncertain) = (top_losses(&self.judgements, PICTURES), least_certain(&self.judgements, PICTURES));
+        let asked = worst.iter().chain(&uncertain).map(|&row| (judged[row], self.judgements[row])).collect();
         let pictures = Illustrator { images, preprocessing, channels, explainer, class }.pictures(&asked)?;
-        let of = |rows: Vec<usize>| rows.iter().filter_map(|&row| pictures.get(&self.judged[row]).cloned()).collect();
+        let of = |rows: Vec<usize>| rows.iter().filter_map(|&row| pictures.get(&judged[row]).cloned()).collect();
         Ok((of(worst), of(uncertain)))
     }
 }

@@ -6,6 +6,7 @@
 
 mod charts;
 mod examination;
+mod files;
 mod illustrated;
 mod measured;
 mod measures;
@@ -20,14 +21,14 @@ use std::path::{Path, PathBuf};
 
 use askama::Template;
 use candle_resnet::training::Statistics;
-use serde::Serialize;
 
 use crate::error::{Result, io_error};
 use crate::finetuning::{PartPlan, Phase, Stage};
-use crate::table::write_rows;
 use crate::train::EpochRecord;
 use charts::{Series, Unit, curves};
-use page::{Card, Chart, PartRow, ReportPage};
+use files::{Beside, Files};
+use measured::Judged;
+use page::{Chart, PartRow, ReportPage};
 
 pub use examination::write_examination;
 pub use illustrated::{Explained, Explainer, Near};
@@ -39,21 +40,6 @@ pub use rate::Rate;
 
 /// The name of a training's report in its bundle.
 pub const PAGE: &str = "report.html";
-
-/// What may lie beside a page.
-const BESIDE: [&str; 11] = [
-    "classes.csv",
-    "confusion.csv",
-    "confusion.svg",
-    "head-loss.svg",
-    "head-top1.svg",
-    "loss.svg",
-    "predictions.csv",
-    "reliability.csv",
-    "reliability.svg",
-    "risk-coverage.svg",
-    "top1.svg",
-];
 
 /// What a report tells.
 #[derive(Default)]
@@ -96,8 +82,11 @@ impl Report<'_> {
         let files = Files::empty(folder_of(page))?;
         let curves = self.curves(&files)?;
         let (cards, measured) = match &self.measured {
-            Some(measured) => (measured.cards(), Some(measured.view(&files)?)),
-            None => (Vec::<Card>::new(), None),
+            Some(measured) => {
+                let judged = Judged::of(measured);
+                (judged.cards(), Some(judged.view(&files)?))
+            }
+            None => (Vec::new(), None),
         };
         let filled = ReportPage {
             cards,
@@ -140,10 +129,10 @@ impl Report<'_> {
 }
 
 /// What epochs of a phase are called, and the files of their drawings; nothing for what has none.
-fn stage_names(phase: Phase) -> Option<(&'static str, [&'static str; 2])> {
+fn stage_names(phase: Phase) -> Option<(&'static str, [Beside; 2])> {
     match phase {
-        Phase::Head => Some(("of the head before all else", ["head-loss.svg", "head-top1.svg"])),
-        Phase::Fit => Some(("in each epoch", ["loss.svg", "top1.svg"])),
+        Phase::Head => Some(("of the head before all else", [Beside::HeadLoss, Beside::HeadTop1])),
+        Phase::Fit => Some(("in each epoch", [Beside::Loss, Beside::Top1])),
         _ => None,
     }
 }
@@ -163,33 +152,5 @@ fn part_row(&PartPlan { part, parameters, trained, lr, statistics }: &PartPlan) 
             Some(Statistics::Batch) => "follow the batch",
         },
         lr: lr.map_or("–".into(), |lr| format!("{lr:.2e}")),
-    }
-}
-
-/// The folder beside the page.
-struct Files {
-    folder: PathBuf,
-}
-
-impl Files {
-    /// A folder without what an earlier report left there.
-    fn empty(folder: PathBuf) -> Result<Files> {
-        fs::create_dir_all(&folder).map_err(io_error(&folder))?;
-        for old in BESIDE.map(|name| folder.join(name)).into_iter().filter(|old| old.is_file()) {
-            fs::remove_file(&old).map_err(io_error(old))?;
-        }
-        Ok(Files { folder })
-    }
-
-    /// Keeps a drawing, and gives it on.
-    fn drawing(&self, name: &str, drawing: std::result::Result<String, charts::Failure>) -> Result<String> {
-        let path = self.folder.join(name);
-        let svg = drawing.map_err(|failure| io_error(&path)(std::io::Error::other(failure.to_string())))?;
-        fs::write(&path, &svg).map_err(io_error(&path))?;
-        Ok(svg)
-    }
-
-    fn table(&self, name: &str, rows: impl Iterator<Item = impl Serialize>) -> Result<()> {
-        write_rows(&self.folder.join(name), rows)
     }
 }
