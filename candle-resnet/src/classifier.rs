@@ -8,6 +8,7 @@ use candle_nn::{Linear, Module};
 use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::features::FeatureExtractor;
+use crate::figure;
 use crate::model::Model;
 use crate::plan::PlanOptions;
 use crate::preprocess::{self, Photo, Preprocessing};
@@ -83,6 +84,14 @@ impl Classifier {
         self.classify(&self.trunk.features(images)?)
     }
 
+    /// (N, C, H, W) maps behind the last stage → (N, D) features, for whoever needs both: the network need not run again.
+    ///
+    /// # Errors
+    /// If these are no maps.
+    pub fn pool(&self, maps: &Tensor) -> Result<Tensor> {
+        Ok(figure::global_pool(maps, self.architecture.global_pool)?)
+    }
+
     /// (N, D) pooled features → (N, classes).
     ///
     /// # Errors
@@ -132,6 +141,9 @@ impl Classifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::architecture::GlobalPool;
+    use crate::certificate::formula;
+    use crate::features::Boundary;
     use crate::initialise::fresh_weights;
     use crate::model::Provenance;
 
@@ -146,6 +158,26 @@ mod tests {
             drop_rates: Default::default(),
             weights: fresh_weights(architecture, classes, 0, &Device::Cpu).unwrap(),
             provenance: Provenance { model: "test_resnet".into(), ..Provenance::default() },
+        }
+    }
+
+    #[test]
+    fn pooled_maps_are_the_features() {
+        let images = Tensor::from_vec(formula::image_batch("pooled", &[2, 3, 64, 64]), (2, 3, 64, 64), &Device::Cpu);
+        let images = images.unwrap();
+        for (name, global_pool) in GlobalPool::NAMES {
+            let architecture = Architecture { global_pool, ..model(3).architecture };
+            let weights = fresh_weights(&architecture, 3, 0, &Device::Cpu).unwrap();
+            let classifier = Model { architecture, weights, ..model(3) }.classifier(&Device::Cpu).unwrap();
+            let maps = classifier.trunk().map_at(&images, Boundary::last(&architecture)).unwrap();
+            let (pooled, features) = (classifier.pool(&maps).unwrap(), classifier.trunk().features(&images).unwrap());
+            assert_eq!(pooled.dims(), features.dims());
+            let values = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let (pooled, features) = (values(pooled), values(features));
+            let largest = features.iter().copied().fold(0.0, f32::max);
+            // The mean is summed in another order.
+            assert!(pooled.iter().zip(&features).all(|(a, b)| (a - b).abs() <= 1e-6 * largest), "{name}");
+            assert!(largest > 0.0);
         }
     }
 

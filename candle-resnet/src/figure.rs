@@ -8,6 +8,7 @@ mod pool;
 
 #[cfg(feature = "cudnn")]
 pub(crate) use pool::forward as pool;
+pub(crate) use pool::global as global_pool;
 
 use candle_core::{Result, Tensor};
 
@@ -146,7 +147,7 @@ impl<L: ConvNormLayer> Figure<L> {
     /// What the part `first` is given → (N, D): the last map, pooled over its pixels.
     pub(crate) fn features(&self, x: &Tensor, first: Part, pass: &mut impl Pass) -> Result<Tensor> {
         let last = Boundary { stages: self.stages.len() };
-        pool::global(&self.map_at(x, first, last, pass)?, self.global_pool)
+        global_pool(&self.map_at(x, first, last, pass)?, self.global_pool)
     }
 
     /// Every block with its stage and its number over all stages, from 0.

@@ -49,7 +49,23 @@ pub struct ActivationMap {
 /// # Errors
 /// [`Error::ExplainedClass`] where the network has no such class, another number of classes than images, and what candle says.
 pub fn activation_maps(classifier: &Classifier, images: &Tensor, classes: &[usize]) -> Result<Vec<ActivationMap>> {
-    let maps = classifier.trunk().map_at(images, Boundary::last(classifier.architecture()))?;
+    activation_maps_of(classifier, &last_maps(classifier, images)?, classes)
+}
+
+/// (N, C, H, W) images → (N, C', H', W'): the maps behind the last stage, of which [`activation_maps_of`] makes what is shown and
+/// [`Classifier::pool`] features.
+///
+/// # Errors
+/// What candle says.
+pub fn last_maps(classifier: &Classifier, images: &Tensor) -> Result<Tensor> {
+    Ok(classifier.trunk().map_at(images, Boundary::last(classifier.architecture()))?)
+}
+
+/// As [`activation_maps`], of [`last_maps`] (N, C, H, W) in the place of images.
+///
+/// # Errors
+/// As [`activation_maps`].
+pub fn activation_maps_of(classifier: &Classifier, maps: &Tensor, classes: &[usize]) -> Result<Vec<ActivationMap>> {
     let (_, channels, height, width) = maps.dims4()?;
     let weights = channel_weights(classifier, classes, channels)?; // (N, 1, C)
     let sums = weights.matmul(&maps.flatten_from(2)?)?.squeeze(1)?; // (N, C, H · W) → (N, H · W)

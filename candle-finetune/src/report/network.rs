@@ -7,7 +7,7 @@ use candle_resnet::{Classifier, FeatureExtractor};
 use super::illustrated::{Explained, Explainer, Near};
 use super::pictures::small;
 use crate::error::{Error, Result};
-use crate::explain::{ActivationMap, activation_maps, seen_by};
+use crate::explain::{ActivationMap, activation_maps_of, last_maps, seen_by};
 use crate::extract::batch_size;
 use crate::neighbours::{Index, Neighbour};
 
@@ -39,10 +39,11 @@ impl NetworkExplainer<'_> {
     fn batch(&self, photos: &[(&str, &Photo, usize)]) -> Result<Vec<Explained>> {
         let pixels = self.pixels(photos)?;
         let classes: Vec<usize> = photos.iter().map(|&(_, _, class)| class).collect();
-        let maps = activation_maps(self.classifier, &pixels, &classes)?;
+        let last = last_maps(self.classifier, &pixels)?;
+        let maps = activation_maps_of(self.classifier, &last, &classes)?;
         let near = match self.index {
             // One more than are shown: a picture may be among them itself.
-            Some(index) => index.nearest(&self.classifier.trunk().features(&pixels)?, NEIGHBOURS + 1)?,
+            Some(index) => index.nearest(&self.classifier.pool(&last)?, NEIGHBOURS + 1)?,
             None => Vec::new(),
         };
         let mut near = near.into_iter();

@@ -18,7 +18,7 @@ pub(crate) fn forward(x: &Tensor, pool: Pool) -> Result<Tensor> {
 }
 
 /// (N, C, H, W) → (N, D)
-pub(super) fn global(x: &Tensor, pool: GlobalPool) -> Result<Tensor> {
+pub(crate) fn global(x: &Tensor, pool: GlobalPool) -> Result<Tensor> {
     let mean = || x.mean((2, 3));
     let max = || x.flatten_from(2)?.max(2);
     match pool {

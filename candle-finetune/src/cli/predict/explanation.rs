@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use candle_finetune::explain::{activation_maps, seen_by};
+use candle_finetune::explain::{ActivationMap, activation_maps, seen_by};
+use candle_finetune::extract::Skipped;
 use candle_finetune::{Error, Result};
 use candle_resnet::preprocess;
 use candle_resnet::{Classifier, FeatureExtractor, Prediction};
@@ -36,6 +37,13 @@ struct Prepared {
     picture: RgbImage,
 }
 
+/// A photo that could be read once more, and what it was said to be.
+struct Seen<'a> {
+    prepared: &'a Prepared,
+    path: &'a Path,
+    best: &'a Prediction,
+}
+
 impl Explanations {
     /// Makes the folder, where one was asked for. One that holds something is refused, unless it may be replaced or gone on with.
     pub fn open(arguments: &Arguments) -> Result<Option<Explanations>> {
@@ -59,21 +67,25 @@ impl Explanations {
         &self.folder
     }
 
-    /// Writes a picture of each of `photos`, which is read once more, and its likeliest label; gives their paths.
-    pub fn write(&mut self, classifier: &Classifier, photos: &[(&Path, Prediction)]) -> Result<Vec<PathBuf>> {
-        if photos.is_empty() {
-            return Ok(Vec::new());
-        }
-        let prepared = photos.par_iter().map(|(path, _)| prepare(classifier, path)).collect::<Result<Vec<_>>>()?;
-        let (channels, side) = (classifier.trunk().in_channels(), classifier.preprocessing().crop);
-        let pixels: Vec<f32> = prepared.iter().flat_map(|photo| &photo.pixels).copied().collect();
-        let images = Tensor::from_vec(pixels, (photos.len(), channels, side, side), classifier.trunk().device())?;
-        let classes: Vec<usize> = photos.iter().map(|(_, best)| best.index).collect();
-        let maps = activation_maps(classifier, &images, &classes)?;
-        let paths: Vec<PathBuf> = photos.iter().map(|(photo, best)| self.new_path(photo, &best.label)).collect();
-        let pictures = prepared.par_iter().zip(&maps).zip(&paths);
-        pictures.try_for_each(|((photo, map), path)| save(&map.panel(&photo.picture), path))?;
-        Ok(paths)
+    /// Writes a picture of each of `photos`, which is read once more, and its likeliest label; gives the picture's path, or why the photo
+    /// cannot be read any more.
+    pub fn write(
+        &mut self,
+        classifier: &Classifier,
+        photos: &[(&Path, Prediction)],
+    ) -> Result<Vec<std::result::Result<PathBuf, Skipped>>> {
+        let read = photos.par_iter().map(|(path, _)| prepare(classifier, path)).collect::<Result<Vec<_>>>()?;
+        let seen: Vec<Seen> = read
+            .iter()
+            .zip(photos)
+            .filter_map(|(read, (path, best))| read.as_ref().ok().map(|prepared| Seen { prepared, path, best }))
+            .collect();
+        let paths: Vec<PathBuf> = seen.iter().map(|seen| self.new_path(seen.path, &seen.best.label)).collect();
+        let maps = maps(classifier, &seen)?;
+        let pictures = seen.par_iter().zip(&maps).zip(&paths);
+        pictures.try_for_each(|((seen, map), path)| save(&map.panel(&seen.prepared.picture), path))?;
+        let mut paths = paths.into_iter();
+        Ok(read.into_iter().map(|read| read.map(|_| paths.next().unwrap_or_default())).collect())
     }
 
     /// `photo-label.png`, with a number where that is taken.
@@ -96,11 +108,27 @@ fn within(text: &str, bytes: usize) -> &str {
     &text[..ends.take_while(|&end| end <= bytes).last().unwrap_or(0)]
 }
 
-fn prepare(classifier: &Classifier, path: &Path) -> Result<Prepared> {
-    let photo = preprocess::decode(path).map_err(candle_resnet::Error::from)?;
+/// A photo as the network takes it, or why it cannot be read.
+fn prepare(classifier: &Classifier, path: &Path) -> Result<std::result::Result<Prepared, Skipped>> {
+    let photo = match preprocess::decode(path) {
+        Ok(photo) => photo,
+        Err(error) => return Ok(Err(Skipped { name: path.to_string_lossy().into_owned(), reason: error.into() })),
+    };
     let pixels = classifier.preprocessing().input(&photo, classifier.trunk().in_channels());
     let pixels = pixels.map_err(candle_resnet::Error::from)?;
-    Ok(Prepared { pixels, picture: seen_by(classifier, &photo)? })
+    Ok(Ok(Prepared { pixels, picture: seen_by(classifier, &photo)? }))
+}
+
+/// What speaks in each photo for its likeliest label.
+fn maps(classifier: &Classifier, seen: &[Seen<'_>]) -> Result<Vec<ActivationMap>> {
+    if seen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (channels, side) = (classifier.trunk().in_channels(), classifier.preprocessing().crop);
+    let pixels: Vec<f32> = seen.iter().flat_map(|seen| &seen.prepared.pixels).copied().collect();
+    let images = Tensor::from_vec(pixels, (seen.len(), channels, side, side), classifier.trunk().device())?;
+    let classes: Vec<usize> = seen.iter().map(|seen| seen.best.index).collect();
+    activation_maps(classifier, &images, &classes)
 }
 
 fn save(picture: &RgbImage, path: &Path) -> Result<()> {
@@ -121,6 +149,31 @@ fn as_file_name(label: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_photo_that_is_gone_has_no_picture_and_the_others_have_theirs() {
+        let folder = tempfile::tempdir().unwrap();
+        let photo = |name: &str| folder.path().join(name);
+        for name in ["a.png", "c.png"] {
+            RgbImage::from_pixel(32, 32, image::Rgb([90; 3])).save(photo(name)).unwrap();
+        }
+        let model = candle_resnet::Model::named("resnet20_cifar.embedded").unwrap();
+        let classifier = model.classifier(&candle_core::Device::Cpu).unwrap();
+        let mut all = Explanations { folder: photo("why"), overwrite: false, written: HashSet::new() };
+        fs::create_dir(&all.folder).unwrap();
+        let best = Prediction { index: 3, label: "cat".into(), probability: 1.0 };
+        let of = |names: &[&str], all: &mut Explanations| {
+            let paths: Vec<PathBuf> = names.iter().map(|name| photo(name)).collect();
+            let photos: Vec<_> = paths.iter().map(|path| (path.as_path(), best.clone())).collect();
+            all.write(&classifier, &photos).unwrap()
+        };
+        let written = of(&["a.png", "b.png", "c.png"], &mut all);
+        let names = [0, 2].map(|photo| written[photo].as_ref().unwrap().file_name().unwrap().to_str().unwrap());
+        assert_eq!(names, ["a-cat.png", "c-cat.png"]);
+        assert!(written[1].as_ref().unwrap_err().reason.to_string().contains("b.png"));
+        assert_eq!((all.count(), fs::read_dir(photo("why")).unwrap().count()), (2, 2));
+        assert!(of(&["b.png"], &mut all)[0].is_err());
+    }
 
     #[test]
     fn labels_become_parts_of_names() {

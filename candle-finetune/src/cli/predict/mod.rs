@@ -161,6 +161,29 @@ fn pass(arguments: &Arguments, photos: usize, interrupt: Interrupt) -> ImagePass
     if shown { ImagePass::new(photos, interrupt) } else { ImagePass::hidden(interrupt) }
 }
 
+/// A photo, and what it shows or why it could not be read.
+type Answered<'a> = (&'a Path, Result<Found, Option<Skipped>>);
+
+/// The same with a picture of what speaks for it.
+type Explained<'a> = (&'a Path, Result<(Found, Option<PathBuf>), Option<Skipped>>);
+
+/// The likeliest label of each photo that could be read.
+fn likeliest<'a>(rows: &[Answered<'a>]) -> Vec<(&'a Path, Prediction)> {
+    let best = |found: &Found| found.predictions.first().cloned();
+    rows.iter().filter_map(|(path, found)| Some((*path, best(found.as_ref().ok()?)?))).collect()
+}
+
+/// Rows with the pictures of those that have an answer. A photo that could not be read again for its picture is as bad as one that never
+/// could.
+fn with_pictures<'a>(rows: Vec<Answered<'a>>, pictures: Vec<Result<PathBuf, Skipped>>) -> Vec<Explained<'a>> {
+    let mut pictures = pictures.into_iter();
+    let mut with_picture = |found| match pictures.next() {
+        Some(Err(skipped)) => Err(Some(skipped)),
+        picture => Ok((found, picture.and_then(Result::ok))),
+    };
+    rows.into_iter().map(|(path, found)| (path, found.and_then(&mut with_picture))).collect()
+}
+
 /// Photos on their way to rows.
 struct Run<'a> {
     classifier: &'a Classifier,
@@ -200,14 +223,12 @@ impl Run<'_> {
                 (Ok(row), Some(logits)) => Ok(self.found(&logits.get(row)?)?),
                 (row, _) => Err(row.err()),
             };
-            rows.push((&*sample.path, found));
+            rows.push((sample.path.as_path(), found));
         }
-        let mut pictures = self.explain(&rows)?.into_iter();
-        for (path, found) in rows {
-            let explanation = found.is_ok().then(|| pictures.next()).flatten();
-            let found = match found {
-                Ok(found) => Ok(found),
-                Err(skipped) => Err(self.unreadable(skipped)?),
+        for (path, found) in self.explain(rows)? {
+            let (found, explanation) = match found {
+                Ok((found, explanation)) => (Ok(found), explanation),
+                Err(skipped) => (Err(self.unreadable(skipped)?), None),
             };
             let truth = self.truths.as_ref().and_then(|truths| truths.of(path));
             self.output.write(Row { path: path.to_string_lossy().into_owned(), found, truth, explanation })?;
@@ -215,13 +236,13 @@ impl Run<'_> {
         self.output.flush()
     }
 
-    /// Pictures of those photos that could be read, where they were asked for.
-    fn explain(&mut self, rows: &[(&Path, Result<Found, Option<Skipped>>)]) -> candle_finetune::Result<Vec<PathBuf>> {
-        let Some(explanations) = &mut self.explanations else { return Ok(Vec::new()) };
-        let best = |found: &'_ Found| found.predictions.first().cloned();
-        let photos: Vec<(&Path, Prediction)> =
-            rows.iter().filter_map(|(path, found)| Some((*path, best(found.as_ref().ok()?)?))).collect();
-        explanations.write(self.classifier, &photos)
+    /// With a picture of each photo that could be read, where they were asked for.
+    fn explain<'b>(&mut self, rows: Vec<Answered<'b>>) -> candle_finetune::Result<Vec<Explained<'b>>> {
+        let pictures = match &mut self.explanations {
+            Some(explanations) => explanations.write(self.classifier, &likeliest(&rows))?,
+            None => Vec::new(),
+        };
+        Ok(with_pictures(rows, pictures))
     }
 
     fn found(&self, logits: &Tensor) -> candle_finetune::Result<Found> {
@@ -237,5 +258,36 @@ impl Run<'_> {
         }
         say!("skipped: {}", skipped.reason);
         Ok(skipped.reason.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn skipped(reason: &str) -> Skipped {
+        Skipped { name: String::new(), reason: reason.into() }
+    }
+
+    #[test]
+    fn a_photo_that_vanished_before_its_picture_is_a_bad_file_among_others() {
+        let found = || Ok(Found { predictions: Vec::new(), sure: None });
+        let rows = ["a", "b", "c", "d"].map(Path::new).into_iter().zip([
+            found(),
+            Err(Some(skipped("never read"))),
+            found(),
+            found(),
+        ]);
+        let pictures = vec![Ok("a.png".into()), Err(skipped("vanished")), Ok("d.png".into())];
+        let said: Vec<String> = with_pictures(rows.collect(), pictures)
+            .into_iter()
+            .map(|(path, found)| match found {
+                Ok((_, picture)) => format!("{} {}", path.display(), picture.unwrap().display()),
+                Err(skipped) => format!("{} {}", path.display(), skipped.unwrap().reason),
+            })
+            .collect();
+        assert_eq!(said, ["a a.png", "b never read", "c vanished", "d d.png"]);
+        let without = with_pictures(vec![(Path::new("a"), found())], Vec::new());
+        assert!(matches!(&without[0].1, Ok((_, None))));
     }
 }
