@@ -100,6 +100,29 @@ fn a_bundle_with_a_tail_gets_its_index_when_it_is_asked_for() {
 }
 
 #[test]
+fn evaluating_says_that_an_index_is_damaged_and_goes_on() {
+    let bench = Bench::with_bundle();
+    bench.file(INDEX, "damaged");
+    let eval = |page: &str, further: &[&str]| {
+        let arguments = ["eval", "photos", "--model", "bundle", "--report", page];
+        bench.run(&[&arguments[..], further].concat()).succeeded()
+    };
+    eval("damaged.html", &[])
+        .said(&["note: bundle/neighbours.safetensors: no index of neighbours: ", "hint: take the file away"]);
+    std::fs::remove_file(bench.path(INDEX)).unwrap();
+    eval("without.html", &[]).did_not_say(&["neighbours", "hint"]);
+    neighbours(&bench, &["photos/red/000.png"]).succeeded().said(&["stored"]);
+    eval("with.html", &[]).did_not_say(&["neighbours", "hint"]);
+    eval("other.html", &["--input-size", "40"])
+        .said(&["another preprocessing", "hint: ask without another input size"]);
+    let near = ["damaged", "without", "with", "other"].map(|page| {
+        let page = bench.read(&format!("{page}.html"));
+        page.contains("training images that are most like it")
+    });
+    assert_eq!(near, [false, false, true, false]);
+}
+
+#[test]
 fn what_is_not_known_is_said_with_a_way_out() {
     let bench = Bench::with_bundle();
     let ran = bench.run(&["neighbours", "photos/red/000.png", "--model", "resnet20_cifar.embedded"]).failed();

@@ -112,10 +112,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The images that a bundle was trained on, where it holds what says which are like others.
+/// The images that a bundle was trained on, where it holds what says which are like others; of a file that does not, it is said why.
 fn index_of(bundle: &Path, model: &Model) -> anyhow::Result<Option<Index>> {
-    let network = neighbours::identity(model)?;
-    Ok(Index::read(&bundle.join(neighbours::FILE), &network).ok())
+    let read = Index::read(&bundle.join(neighbours::FILE), &neighbours::identity(model)?);
+    if let Some(error) = read.as_ref().err().filter(|error| !error.is_missing()) {
+        say!("note: {error}; the report goes without training images");
+        error.hint().iter().for_each(|hint| say!("hint: {hint}"));
+    }
+    Ok(read.ok())
 }
 
 /// What was typed, so that it can be done again.

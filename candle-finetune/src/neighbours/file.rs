@@ -53,7 +53,10 @@ impl NeighboursError {
     pub fn hint(&self) -> Option<String> {
         match self {
             NeighboursError::Io { .. } => None,
-            _ => Some("take the file away: `finetune neighbours` makes it anew".into()),
+            NeighboursError::Damaged { .. } => Some("take the file away: `finetune neighbours` makes it anew".into()),
+            NeighboursError::OtherNetwork { .. } => {
+                Some("ask without another input size, crop or mean, or let `finetune neighbours` make it anew".into())
+            }
         }
     }
 
@@ -167,6 +170,21 @@ mod tests {
         assert!(matches!(error, NeighboursError::OtherNetwork { .. }), "{error}");
         assert!(error.to_string().contains("index: is of other weights"));
         assert!(Index::read(&folder.path().join("none"), &Key::new("one")).unwrap_err().is_missing());
+    }
+
+    #[test]
+    fn no_flipped_bit_makes_reading_or_searching_panic() {
+        let whole = index().to_bytes(&Key::new("one")).unwrap();
+        let query = Tensor::new(&[[1f32, 2.0]], &Device::Cpu).unwrap();
+        let mut read = 0;
+        for bit in 0..8 * whole.len() {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let Ok((index, _)) = Index::from_bytes(&bytes) else { continue };
+            let _ = index.nearest(&query, 9); // Features of another width are refused.
+            read += 1;
+        }
+        assert!(read > 100, "what was searched: {read} of {} files", 8 * whole.len());
     }
 
     #[test]
