@@ -1,8 +1,8 @@
 //! What fine-tuning leaves behind: a folder in timm's local format, loadable here and by timm alike.
 //!
 //! `config.json` and `model.safetensors` (the whole network under torchvision's names) are the model; beside them lie
-//! `metrics.csv` (every epoch), `run.toml` (the settings), `splits.csv` (where each training image went) and, where a head alone was
-//! trained, `neighbours.safetensors` (the training images by their features).
+//! `metrics.csv` (every epoch), `run.toml` (the settings), `splits.csv` (where each training image went) and, unless a tail's training was
+//! stopped, `neighbours.safetensors` (the training images by their features).
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -90,13 +90,14 @@ impl Draft {
         written.file("config.json", |path| {
             fs::write(path, config(model, tuned, settings)?.to_json()).map_err(io_error(path))
         })?;
-        written.file("model.safetensors", |path| write_weights(path, model, tuned))?;
+        let tensors = delivered(model, tuned)?;
+        written.file("model.safetensors", |path| write_weights(path, &tensors))?;
         written.file("metrics.csv", |path| write_rows(path, metrics_rows(tuned)))?;
         written.file("splits.csv", |path| write_rows(path, split_rows(tuned)))?;
         let run = RunFile::new(run, &model.preprocessing, settings, &tuned.trained.derived);
         written.file("run.toml", |path| fs::write(path, run.to_toml()).map_err(io_error(path)))?;
         if let Some(index) = &tuned.neighbours {
-            let network = neighbours::identity(model)?;
+            let network = neighbours::identity_with(model, &tensors)?;
             written.file(neighbours::FILE, |path| Ok(index.write(path, &network)?))?;
         }
         Ok(written)
@@ -207,12 +208,17 @@ fn final_metrics(tuned: &FineTuned) -> Value {
 }
 
 /// The frozen tensors as they were loaded, and those that trained in the place of the old.
-fn write_weights(path: &Path, model: &Model, tuned: &FineTuned) -> Result<()> {
+fn delivered(model: &Model, tuned: &FineTuned) -> Result<BTreeMap<String, Tensor>> {
     let mut tensors: BTreeMap<String, Tensor> = weights::tensors(&model.weights)?;
     tensors.extend(tuned.trained.tensors.clone());
     for tensor in tensors.values_mut() {
         *tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
     }
+    Ok(tensors)
+}
+
+/// The whole network under torchvision's names.
+fn write_weights(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     // timm and transformers ask for this entry.
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     // safetensors makes files that are their owner's alone; a bundle's are like any other file.

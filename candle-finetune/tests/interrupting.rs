@@ -58,6 +58,7 @@ fn an_interrupted_tail_keeps_its_best_epoch() {
     let (code, said) = interrupted_at("val loss", long_epochs(&bench).arg("--batch-size").arg("8"));
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("stopped early; this is the best so far"), "{said}");
+    assert!(!bench.path("bundle/neighbours.safetensors").exists(), "who wants an end waits for no index");
     bench.run(&["predict", "photos/red/000.png", "--model", "bundle"]).succeeded();
 }
 

@@ -2,6 +2,19 @@
 
 mod common;
 
+use std::ops::ControlFlow;
+
+use candle_core::Device;
+use candle_finetune::extract::{Unreadable, Views, extract};
+use candle_finetune::finetuning::{FineTuned, Machine, Observer, Phase, fine_tune_model};
+use candle_finetune::images::ImageError;
+use candle_finetune::neighbours::Index;
+use candle_finetune::train::EpochRecord;
+use candle_finetune::train::tail::{TailSettings, TrainFrom};
+use candle_finetune::{LabelledImages, Settings, Splits};
+use candle_resnet::plan::PlanOptions;
+use candle_resnet::preprocess::Photo;
+use candle_resnet::{Model, weights};
 use common::{Bench, GREEN, Ran};
 use serde_json::Value;
 
@@ -91,12 +104,108 @@ fn other_folders_are_searched_and_not_kept() {
 }
 
 #[test]
-fn a_bundle_with_a_tail_gets_its_index_when_it_is_asked_for() {
+fn a_bundle_with_a_tail_has_the_index_that_is_made_later() {
     let bench = Bench::with_photos();
-    bench.train("photos", &["--out", "bundle", "--train-from", "layer3", "--epochs", "1"]).succeeded();
-    assert!(!bench.path(INDEX).exists());
-    neighbours(&bench, &["photos/red/000.png"]).succeeded().said(&["stored"]).printed(&["1.000  red"]);
-    assert!(bench.path(INDEX).exists());
+    bench.train("photos", &["--out", "bundle", "--train-from", "layer3", "--epochs", "1", "--no-report"]).succeeded();
+    let ask = || neighbours(&bench, &["photos/blue/005.png", "--json", "--top-k", "16"]).succeeded();
+    let before = ask().did_not_say(&["stored", "other weights"]);
+    std::fs::remove_file(bench.path(INDEX)).unwrap();
+    let after = ask().said(&["stored"]);
+    assert_eq!(found(after), found(before));
+}
+
+/// Stripes of two widths.
+struct Stripes;
+
+impl LabelledImages for Stripes {
+    fn len(&self) -> usize {
+        20
+    }
+
+    fn label(&self, index: usize) -> usize {
+        index % 2
+    }
+
+    fn photo(&self, index: usize) -> Result<Photo, ImageError> {
+        let shade = |x: usize| if (x / (2 + 5 * self.label(index))).is_multiple_of(2) { 20 + 9 * index } else { 230 };
+        let pixels = (0..32 * 32).flat_map(|pixel| [shade(pixel % 32) as u8; 3]).collect();
+        Photo::from_rgb8(32, 32, pixels).ok_or_else(|| "not 32×32 pixels".into())
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("stripes {index}")
+    }
+}
+
+/// Notes the images of each pass, and may stop after the first epoch.
+#[derive(Default)]
+struct Passes {
+    stops: bool,
+    epochs: usize,
+    begun: Vec<(Phase, usize)>,
+    seen: usize,
+}
+
+impl Observer for Passes {
+    fn begin(&mut self, phase: Phase, total: usize) {
+        self.begun.push((phase, total));
+        self.seen = 0;
+    }
+
+    fn images(&mut self, count: usize) {
+        self.seen += count;
+    }
+
+    fn epoch(&mut self, phase: Phase, _: &EpochRecord) {
+        self.epochs += usize::from(phase == Phase::Fit);
+    }
+
+    fn end(&mut self, _: Phase) {}
+
+    fn stop(&self) -> bool {
+        self.stops && self.epochs > 0
+    }
+}
+
+fn trained(model: &Model, observer: &mut Passes) -> FineTuned {
+    let splits = Splits { classes: vec!["narrow".into(), "wide".into()], train: &Stripes, val: None, test: None };
+    let from: TrainFrom = "layer3".parse().unwrap();
+    let tail = TailSettings { epochs: 2, batch_size: 4, lr: Some(0.001), ..TailSettings::pretrained(from) };
+    let settings = Settings { tail: Some(tail), ..Settings::default() };
+    let machine = Machine { device: &Device::Cpu, options: &PlanOptions::default(), maps: None, checkpoints: None };
+    fine_tune_model(model, machine, &splits, &settings, observer).unwrap()
+}
+
+#[test]
+fn a_tail_leaves_an_index_of_its_new_features_unless_it_is_stopped() {
+    let model = Model::fresh("resnet20_cifar", 0).unwrap();
+    let mut passes = Passes::default();
+    let tuned = trained(&model, &mut passes);
+    assert_eq!((passes.begun.last(), passes.seen), (Some(&(Phase::TrainFeatures, 20)), 20));
+    let index = tuned.neighbours.unwrap();
+    assert_eq!((index.len(), index.total()), (20, 20));
+
+    let mut tensors = weights::tensors(&model.weights).unwrap();
+    tensors.extend(tuned.trained.tensors);
+    let delivered = Model { weights: weights::into_var_map(tensors, &Device::Cpu).unwrap(), ..model.clone() };
+    // Similarities of all images to all of its index, by the features of a model.
+    let similarities = |model: &Model, index: &Index| -> Vec<Vec<f32>> {
+        let trunk = model.trunk(&Device::Cpu).unwrap();
+        let skipped = Unreadable::Skipped;
+        let extracted =
+            extract(&trunk, &model.preprocessing, &Stripes, Views::Plain, skipped, &mut |_| ControlFlow::Continue(()));
+        let found = index.nearest(&extracted.unwrap().features.squeeze(1).unwrap(), 20).unwrap();
+        found.iter().map(|row| row.iter().map(|near| near.similarity).collect()).collect()
+    };
+    let own = similarities(&delivered, &index);
+    assert!(own.iter().all(|row| (row[0] - 1.0).abs() < 1e-3), "each finds itself: {own:?}");
+    let before = similarities(&model, &index);
+    assert!(own.iter().zip(&before).all(|(own, before)| own[0] > before[0]), "features are new: {own:?} {before:?}");
+
+    let mut stops = Passes { stops: true, ..Passes::default() };
+    let stopped = trained(&model, &mut stops);
+    assert!(stopped.trained.interrupted && stopped.neighbours.is_none());
+    assert_ne!(stops.begun.last().map(|(phase, _)| *phase), Some(Phase::TrainFeatures));
 }
 
 #[test]

@@ -103,7 +103,8 @@ fn a_tail_is_asked_about_what_it_was_held_out_of() {
     let judged: Vec<String> =
         bench.rows("bundle/report-files/predictions.csv").iter().map(|row| row[0].clone()).collect();
     assert_eq!(judged, held_out);
-    assert!(bench.read("bundle/report.html").contains("<td>layer3</td>"));
+    let page = bench.read("bundle/report.html");
+    assert!(page.contains("<td>layer3</td>") && page.contains("the training images that are most like it"));
 }
 
 #[test]

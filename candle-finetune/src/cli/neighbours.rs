@@ -7,9 +7,10 @@ use anyhow::bail;
 use candle_core::Device;
 use candle_finetune::dataset::{Sample, SplitName};
 use candle_finetune::extract::{FeatureBatch, Unreadable, Views, batch_size, extract_each};
-use candle_finetune::neighbours::{self, Index, Neighbour, NeighboursError};
+use candle_finetune::images::LabelledImages;
+use candle_finetune::neighbours::{self, Chosen, Index, Neighbour, NeighboursError};
 use candle_finetune::run_file::RunFile;
-use candle_resnet::{Model, Trunk};
+use candle_resnet::{FeatureExtractor, Model, Trunk};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -137,8 +138,9 @@ impl Search<'_> {
     fn index_of(&self, samples: Vec<Sample>, classes: Vec<String>) -> anyhow::Result<Index> {
         let unreadable = Unreadable::strictly(self.arguments.reading.strict);
         let eye = (self.trunk as _, &self.model.preprocessing);
-        let pass = ImagePass::new(samples.len(), self.interrupt.clone());
-        let (index, findings) = pass.run(|observer| Index::extract(eye, &samples, classes, unreadable, observer))?;
+        let chosen = Chosen::of(&samples, self.trunk.feature_width());
+        let pass = ImagePass::new(chosen.len(), self.interrupt.clone());
+        let (index, findings) = pass.run(|observer| Index::extract(eye, &chosen, classes, unreadable, observer))?;
         print_findings(&findings);
         Ok(index)
     }

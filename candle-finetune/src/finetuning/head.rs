@@ -14,9 +14,9 @@ use crate::augment::{Augmentation, ViewCount};
 use crate::calibration::{Calibration, LabelledLogits};
 use crate::dataset;
 use crate::error::{Error, Result};
-use crate::extract::{Extracted, Views, extract};
+use crate::extract::{ExtractObserver, Extracted, Views, extract};
 use crate::images::{LabelledImages, Splits};
-use crate::neighbours::{Index, Known};
+use crate::neighbours::{Chosen, Index, Known};
 use crate::reading::Unreadable;
 use crate::train::range_test::RangeTest;
 use crate::train::{self, Ended, EpochRecord, FeatureSet, Head, HeadSettings, Metrics, Trained};
@@ -153,15 +153,33 @@ impl Reader<'_> {
         views: Views<'_>,
         observer: &mut dyn Observer,
     ) -> Result<Part> {
-        observer.begin(phase, images.len());
-        let mut count = |count| {
-            observer.images(count);
-            if observer.stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
         let unreadable = Unreadable::strictly(self.strict);
-        let extracted = extract(self.trunk, self.preprocessing, images, views, unreadable, &mut count);
-        observer.end(phase);
+        let extracted = counted((phase, images.len()), observer, |count| {
+            extract(self.trunk, self.preprocessing, images, views, unreadable, count)
+        });
         Ok(self.keep(extracted?, images))
+    }
+
+    /// The training images by their features, or as many as an index holds; nothing where somebody stops or none can be read any more:
+    /// that costs no training that is over.
+    pub(super) fn index(&mut self, splits: &Splits<'_>, observer: &mut dyn Observer) -> Result<Option<Index>> {
+        let chosen = Chosen::of(splits.train, self.trunk.feature_width());
+        let eye = (self.trunk, self.preprocessing);
+        let indexed = counted((Phase::TrainFeatures, chosen.len()), observer, |count| {
+            Index::extract(eye, &chosen, splits.classes.clone(), Unreadable::Skipped, count)
+        });
+        match indexed {
+            Ok((index, findings)) => {
+                self.findings.append(findings);
+                Ok(Some(index))
+            }
+            Err(Error::Interrupted) => Ok(None),
+            Err(Error::NoImages { skipped }) => {
+                self.findings.add(skipped, Vec::new());
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// How well `head` does on the test images, where there are any and nobody stops.
@@ -183,6 +201,21 @@ impl Reader<'_> {
         let labels = kept.iter().map(|&index| images.label(index) as u32).collect();
         Part { features, labels, kept }
     }
+}
+
+/// Tells the observer of every image that `pass` has done with.
+fn counted<T>(
+    (phase, images): (Phase, usize),
+    observer: &mut dyn Observer,
+    pass: impl FnOnce(&mut ExtractObserver<'_>) -> T,
+) -> T {
+    observer.begin(phase, images);
+    let result = pass(&mut |count| {
+        observer.images(count);
+        if observer.stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    observer.end(phase);
+    result
 }
 
 /// What each step of the training sees.

@@ -172,7 +172,8 @@ pub struct FineTuned {
     pub assignments: Vec<Assignment>,
     /// What reading the images brought to light.
     pub findings: Findings,
-    /// The training images by their features, where a head alone was trained.
+    /// The training images, held-out ones among them, by their features in the delivered network: of a head as they were trained on, of a
+    /// tail by one more pass over as many as an index holds, which a run that was stopped goes without.
     pub neighbours: Option<Index>,
 }
 

@@ -36,6 +36,7 @@ use crate::extract::Views;
 use crate::images::{LabelledImages, Splits};
 use crate::map_store::MapStore;
 use crate::maps::{ComputedMaps, Maps};
+use crate::neighbours::Index;
 use crate::reading::{Augmenter, Reader, Sight, Skipped, Unreadable, View};
 use crate::train::tail::{Tail, TailSettings, TailTrainer};
 use crate::train::{self, Head, Metrics};
@@ -113,6 +114,14 @@ pub(super) struct Unfreezing<'a> {
     pub(super) tail: TailSettings,
 }
 
+/// What a network that was trained makes of images.
+struct Delivered {
+    /// What it reaches on the test images.
+    test: Option<Metrics>,
+    /// The training images by their features.
+    neighbours: Option<Index>,
+}
+
 /// What a trainer remembers.
 type TrainerState = BTreeMap<String, Tensor>;
 
@@ -139,14 +148,14 @@ impl Unfreezing<'_> {
                 (ended, _) => ended?,
             },
         };
-        let test = self.test(&ended.tensors, &mut findings, observer)?;
+        let Delivered { test, neighbours } = self.delivered(&ended, &mut findings, observer)?;
         Ok(FineTuned {
             classes: self.splits.classes.clone(),
             assignments: assignments(self.splits.train, &start.kept, &start.held_out),
             test,
             judged: None,
             findings,
-            neighbours: None,
+            neighbours,
             trained: self.trained(start.fitted, ended),
         })
     }
@@ -369,22 +378,23 @@ impl Unfreezing<'_> {
         })
     }
 
-    /// What the network with `tensors` reaches on the test images, in the frozen form that others will use.
-    fn test(
+    /// What the delivered weights make of images, in the frozen form that others will use. Who stopped the training waits for no index.
+    fn delivered(
         &self,
-        tensors: &BTreeMap<String, Tensor>,
+        Ended { tensors, interrupted, .. }: &Ended,
         findings: &mut Findings,
         observer: &mut dyn Observer,
-    ) -> Result<Option<Metrics>> {
-        if self.splits.test.is_none() {
-            return Ok(None);
+    ) -> Result<Delivered> {
+        if *interrupted && self.splits.test.is_none() {
+            return Ok(Delivered { test: None, neighbours: None });
         }
         let trunk = self.frozen.trunk(Some(tensors))?;
         let head = Head::from_tensors(&tensors["fc.weight"], &tensors["fc.bias"])?;
         let mut reader = self.feature_reader(&trunk);
         let test = reader.test(&head, self.splits, observer)?;
+        let neighbours = if *interrupted { None } else { reader.index(self.splits, observer)? };
         findings.append(reader.findings);
-        Ok(test)
+        Ok(Delivered { test, neighbours })
     }
 
     fn feature_reader<'b>(&'b self, trunk: &'b Trunk) -> head::Reader<'b> {

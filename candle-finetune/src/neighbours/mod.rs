@@ -20,6 +20,7 @@
 mod file;
 mod sample;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -34,8 +35,7 @@ use crate::key::Key;
 use crate::pairs::{BLOCK, directions, nearest};
 
 pub use file::NeighboursError;
-
-use sample::Chosen;
+pub use sample::Chosen;
 
 /// The index's name in a bundle.
 pub const FILE: &str = "neighbours.safetensors";
@@ -77,15 +77,19 @@ pub struct Neighbour<'a> {
     pub similarity: f32,
 }
 
-/// What features depend on beside the images: the frozen tensors, how they are put together and how photos are prepared.
+/// What features depend on beside the images: all tensors but those of the classifier, how they are put together and how photos are prepared.
 ///
 /// # Errors
 /// If the weights cannot be read.
 pub fn identity(model: &Model) -> Result<Key> {
+    identity_with(model, &weights::tensors(&model.weights)?)
+}
+
+/// The same of the model with `tensors` in the place of its own.
+pub(crate) fn identity_with(model: &Model, tensors: &BTreeMap<String, Tensor>) -> Result<Key> {
     let key = Key::new(VERSION)
         .with("architecture", format!("{:?}", model.architecture).as_bytes())
         .with("preprocessing", format!("{:?}", model.preprocessing).as_bytes());
-    let tensors = weights::tensors(&model.weights)?;
     let mut frozen = tensors.iter().filter(|(name, _)| !name.starts_with("fc."));
     Ok(frozen.try_fold(key, |key, (name, tensor)| key.with_tensor(name, tensor))?)
 }
@@ -106,23 +110,22 @@ impl Index {
         Ok(Index { features, images, classes, total })
     }
 
-    /// Sends `images` through `trunk`, or as many of each class as an index holds; gives what reading them brought to light as well.
+    /// Sends the `chosen` images through `trunk`; gives what reading them brought to light as well.
     ///
     /// # Errors
     /// Those of [`extract`].
     pub fn extract(
         (trunk, preprocessing): (&dyn FeatureExtractor, &Preprocessing),
-        images: &dyn LabelledImages,
+        chosen: &Chosen<'_>,
         classes: Vec<String>,
         unreadable: Unreadable,
         observer: &mut ExtractObserver<'_>,
     ) -> Result<(Index, Findings)> {
-        let chosen = Chosen::of(images, trunk.feature_width());
-        let extracted = extract(trunk, preprocessing, &chosen, Views::Plain, unreadable, observer)?;
-        let known = extracted.kept.iter().map(|&index| Known::of(&chosen, index)).collect();
+        let extracted = extract(trunk, preprocessing, chosen, Views::Plain, unreadable, observer)?;
+        let known = extracted.kept.iter().map(|&index| Known::of(chosen, index)).collect();
         // (N, 1, D) → (N, D)
         let index = Index::new(&extracted.features.squeeze(1)?, known, classes)?;
-        let total = images.len() - extracted.skipped.len();
+        let total = chosen.total() - extracted.skipped.len();
         Ok((Index { total, ..index }, Findings::new(extracted.skipped, extracted.notes)))
     }
 

@@ -38,18 +38,23 @@ pub(super) fn balanced(labels: &[usize], limit: usize) -> Vec<usize> {
     kept
 }
 
-/// Some of a data set's images.
-pub(super) struct Chosen<'a> {
+/// Images of a data set that an index holds: all of them, or as many of each class as it has room for.
+pub struct Chosen<'a> {
     images: &'a dyn LabelledImages,
     indices: Vec<usize>,
 }
 
 impl<'a> Chosen<'a> {
-    /// As many of `images` as an index of so wide features holds.
-    pub(super) fn of(images: &'a dyn LabelledImages, width: usize) -> Chosen<'a> {
+    /// Of `images`, as many as an index of so wide features holds.
+    pub fn of(images: &'a dyn LabelledImages, width: usize) -> Chosen<'a> {
         let labels: Vec<usize> = (0..images.len()).map(|index| images.label(index)).collect();
         let limit = limit(width, (0..images.len()).map(|index| images.name(index)));
         Chosen { images, indices: balanced(&labels, limit) }
+    }
+
+    /// Images that they were chosen from.
+    pub fn total(&self) -> usize {
+        self.images.len()
     }
 }
 
