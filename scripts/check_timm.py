@@ -2,10 +2,10 @@
 
     python scripts/check_timm.py PHOTOS_DIR [OPTION…]          (timm 1.0.31, PyTorch 2.15, safetensors)
 
-For each architecture: `finetune train PHOTOS_DIR --weights FILE OPTION…` writes a bundle; timm loads it and computes logits and
-pooled features of a fixed input; `finetune verify` compares them. PHOTOS_DIR holds one folder of photos per class. FILE holds
-the golden references' formula weights: with freshly drawn ones a network of 200 layers amplifies rounding until PyTorch's
-own f32 and f64 disagree.
+For each architecture: `finetune train PHOTOS_DIR --weights FILE OPTION…` writes a bundle, with all that lies beside the
+model; timm loads it and computes logits and pooled features of a fixed input; `finetune verify` compares them. PHOTOS_DIR
+holds one folder of photos per class. FILE holds the golden references' formula weights: with freshly drawn ones a network of
+200 layers amplifies rounding until PyTorch's own f32 and f64 disagree.
 """
 import subprocess
 import sys
@@ -50,7 +50,10 @@ def check(architecture, photos, folder):
     weights = folder / "formula.safetensors"
     formula_weights(architecture, weights)
     train = [FINETUNE, "train", photos, "--model", architecture, "--weights", weights, "--out", bundle, *TRAINING, *sys.argv[2:]]
-    subprocess.run(train, check=True, capture_output=True)
+    result = subprocess.run(train, capture_output=True, text=True)
+    if result.returncode != 0:
+        print(architecture, result.stderr.strip(), flush=True)
+        return False
     save_file(reference(bundle), golden)
     verify = [FINETUNE, "verify", "--model", bundle, "--reference", golden]
     result = subprocess.run(verify, capture_output=True, text=True)
