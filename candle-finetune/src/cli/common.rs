@@ -178,9 +178,14 @@ impl ModelArguments {
 
     /// Loads the model, fetching it first where it is not at hand.
     pub fn load(&self, fresh: Option<u64>) -> anyhow::Result<Model> {
+        self.load_telling(fresh, &mut print_note)
+    }
+
+    /// The same; what is worth knowing of it is told to `tell`.
+    pub fn load_telling(&self, fresh: Option<u64>, tell: &mut dyn FnMut(&str)) -> anyhow::Result<Model> {
         let catalogue = self.catalogue.open()?;
         let model = with_loader(&catalogue, |loader| loader.load(&self.request(fresh)))?;
-        warn_of_licence(&model);
+        licence_note(&model).iter().for_each(|note| tell(note));
         Ok(model)
     }
 }
@@ -196,10 +201,13 @@ pub fn with_loader<T>(
 }
 
 /// Weights that may not be used commercially say so when they are chosen.
-fn warn_of_licence(model: &Model) {
-    if let Some(license) = model.provenance.license.as_deref().filter(|license| license.contains("-nc")) {
-        say!("note: these weights are licensed {license}: no commercial use");
-    }
+fn licence_note(model: &Model) -> Option<String> {
+    let license = model.provenance.license.as_deref().filter(|license| license.contains("-nc"))?;
+    Some(format!("these weights are licensed {license}: no commercial use"))
+}
+
+fn print_note(note: &str) {
+    say!("note: {note}");
 }
 
 /// Where to compute.
@@ -361,10 +369,13 @@ pub struct FreshArgument {
 
 /// Reads a folder of labelled photos and tells what is worth knowing of it.
 pub fn scan(dir: &Path) -> anyhow::Result<Dataset> {
+    scan_telling(dir, &mut print_note)
+}
+
+/// The same, where it is told to `tell`.
+pub fn scan_telling(dir: &Path, tell: &mut dyn FnMut(&str)) -> anyhow::Result<Dataset> {
     let dataset = dataset::scan(dir).map_err(candle_finetune::Error::from)?;
-    for finding in &dataset.findings {
-        say!("note: {finding}");
-    }
+    dataset.findings.iter().for_each(|finding| tell(&finding.to_string()));
     Ok(dataset)
 }
 

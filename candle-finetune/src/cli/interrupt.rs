@@ -2,11 +2,18 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::screen;
+
 /// Whether someone pressed Ctrl-C.
 #[derive(Clone)]
 pub struct Interrupt(());
 
 static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether someone pressed Ctrl-C since anybody listens.
+pub fn asked() -> bool {
+    ASKED.load(Ordering::SeqCst)
+}
 
 impl Interrupt {
     /// Starts to listen.
@@ -20,13 +27,16 @@ impl Interrupt {
 
     /// Whether to stop.
     pub fn asked(&self) -> bool {
-        ASKED.load(Ordering::SeqCst)
+        asked()
     }
 }
 
 fn stop() {
     if ASKED.swap(true, Ordering::SeqCst) {
+        screen::leave();
         std::process::exit(130);
     }
-    say!("\nstopping (again to stop at once)");
+    // A bar takes the place of what the terminal echoes; elsewhere it stands on a line of its own.
+    let echoed = if screen::has_bars() { "" } else { "\n" };
+    say!("{echoed}stopping (again to stop at once)");
 }

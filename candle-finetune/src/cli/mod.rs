@@ -2,12 +2,11 @@
 //!
 //! Data goes to stdout, everything else to stderr.
 
-/// `eprintln!` that goes on where nobody reads stderr any more (`finetune train … 2>&1 | head`): the work counts.
+/// `eprintln!` that tears no bar, and goes on where nobody reads stderr any more (`finetune train … 2>&1 | head`): the work counts.
 macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($text)*);
-    }};
+    ($($text:tt)*) => {
+        $crate::cli::screen::line(format_args!($($text)*))
+    };
 }
 
 mod bench;
@@ -25,7 +24,9 @@ mod neighbours;
 mod photos;
 mod predict;
 mod progress;
+mod screen;
 mod summary;
+mod terminal;
 mod text;
 mod train;
 mod verify;
@@ -138,10 +139,11 @@ fn set_up_logging(verbose: u8) {
         _ => "candle_resnet=trace,candle_finetune=trace,finetune=trace,debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let ansi = !no_color && std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| screen::Lines)
         .with_ansi(ansi)
         .log_internal_errors(false)
         .without_time()

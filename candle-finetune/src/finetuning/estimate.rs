@@ -7,6 +7,7 @@ use candle_resnet::FeatureExtractor;
 use candle_resnet::architecture::Architecture;
 use candle_resnet::blueprint::Blueprint;
 use candle_resnet::part::Part;
+use serde::Serialize;
 
 use super::course::Course;
 use crate::error::Result;
@@ -16,7 +17,8 @@ use crate::train::OptimizerSettings;
 use crate::train::tail::{TailSettings, TailTrainer};
 
 /// What a run will take, about.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Estimate {
     /// Seconds before the first epoch.
     pub before: f64,

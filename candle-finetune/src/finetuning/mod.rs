@@ -95,7 +95,8 @@ impl Settings {
 }
 
 /// A part of the run that takes time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Features of the training images.
     TrainFeatures,
@@ -121,8 +122,8 @@ pub enum Phase {
 pub trait Observer {
     /// What is to come will take so much, where a trial could tell.
     fn estimate(&mut self, _: &Estimate) {}
-    /// The run goes on where it was stopped: after so many epochs, and so many batches of the next one.
-    fn resumed(&mut self, _epochs: usize, _batches: usize) {}
+    /// The run goes on where it was stopped: after these epochs, and so many batches of the next one.
+    fn resumed(&mut self, _epochs: &[EpochRecord], _batches: usize) {}
     /// A phase of `total` images or epochs begins.
     fn begin(&mut self, phase: Phase, total: usize);
     /// So many images more are done with.

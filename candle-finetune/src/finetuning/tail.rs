@@ -199,7 +199,7 @@ impl Unfreezing<'_> {
         findings: &mut Findings,
         observer: &mut dyn Observer,
     ) -> (Start, Option<(Progress, TrainerState)>) {
-        observer.resumed(progress.history.len(), progress.batches());
+        observer.resumed(&progress.history, progress.batches());
         let splits = [Some(self.splits.train), self.splits.val].into_iter().flatten();
         let all = splits.flat_map(|images| (0..images.len()).map(move |index| (images, index)));
         let named = all.map(|(images, index)| (images, index, images.name(index)));

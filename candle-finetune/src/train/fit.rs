@@ -176,6 +176,15 @@ pub(crate) fn better((top1, loss): (f64, f64), (other_top1, other_loss): (f64, f
     top1 > other_top1 || (top1 == other_top1 && loss < other_loss)
 }
 
+/// The epoch that is best on validation images, as [`fit`] reckons; none where nothing was measured.
+pub fn best(history: &[EpochRecord]) -> Option<&EpochRecord> {
+    let measured = |record: &EpochRecord| record.val_top1.zip(record.val_loss);
+    history.iter().filter(|record| measured(record).is_some()).reduce(|best, record| {
+        let is_better = measured(record).zip(measured(best)).is_some_and(|(new, old)| better(new, old));
+        if is_better { record } else { best }
+    })
+}
+
 /// Everything that stays or advances while one head trains.
 struct Run<'a> {
     train: &'a FeatureSet,

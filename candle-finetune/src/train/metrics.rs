@@ -3,11 +3,13 @@
 //! Pure: same numbers in, same numbers out, whatever the device or the number of threads.
 
 use candle_core::{DType, Tensor};
+use serde::Serialize;
 
 use super::error::{Result, TrainError};
 
 /// How well logits agree with labels; accuracies are fractions.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Metrics {
     /// Fraction whose label has the largest logit.
     pub top1: f64,

@@ -39,7 +39,7 @@ pub mod tail;
 pub use error::{Result, TrainError};
 pub use features::FeatureSet;
 pub(crate) use fit::better;
-pub use fit::{Ended, EpochRecord, Observer, Trained, fit, range_test_head, refit};
+pub use fit::{Ended, EpochRecord, Observer, Trained, best, fit, range_test_head, refit};
 pub use gradients::Gradients;
 pub use head::Head;
 pub use metrics::Metrics;

@@ -76,12 +76,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let test = arguments.test()?;
     let file = arguments.run.config.as_deref().map(RunFile::read).transpose()?;
     let mut asked = arguments.run.asked(file)?;
-    let dataset = asked.dataset()?;
+    let mut display = Display::new();
+    let dataset = asked.dataset(&mut display)?;
     let device = asked.device()?;
     let out = arguments.out.clone().unwrap_or_else(|| asked.default_target("-lr", ".svg", |_| false));
     check_can_write(&out, arguments.overwrite)?;
-    let model = arguments.run.load(&mut asked)?;
-    let mut display = Display::new(Interrupt::listen()?);
+    let model = arguments.run.load(&mut asked, &mut display)?;
+    Interrupt::listen()?;
     let options = asked.options(&model, &device);
     let title = asked.title();
     let Asked { settings, .. } = asked;

@@ -13,10 +13,11 @@ use candle_resnet::plan::{PlanOptions, Workload};
 use candle_resnet::preprocess::Preprocessing;
 use clap::Args;
 
+use super::log::Log;
 use super::options::TrainingOptions;
 use crate::cli::common::{
     CatalogueArgument, ChannelsArgument, DeviceArgument, FreshArgument, ModelArguments, PlanArguments,
-    PreprocessingArguments, scan,
+    PreprocessingArguments, scan_telling,
 };
 
 /// Data, model, settings and machine. What stands in for data and model is in the group `recorded`.
@@ -144,7 +145,7 @@ impl RunArguments {
     }
 
     /// Loads the model; settings that nobody gave follow it.
-    pub fn load(&self, asked: &mut Asked) -> anyhow::Result<Model> {
+    pub fn load(&self, asked: &mut Asked, log: &mut dyn Log) -> anyhow::Result<Model> {
         let Asked { record, settings, preprocessing, .. } = asked;
         let arguments = ModelArguments {
             model: record.model.clone(),
@@ -152,7 +153,8 @@ impl RunArguments {
             channels: ChannelsArgument::of(record.in_chans),
             catalogue: self.model.catalogue.clone(),
         };
-        let mut model = arguments.load(record.no_pretrained.then_some(settings.head.seed))?;
+        let fresh = record.no_pretrained.then_some(settings.head.seed);
+        let mut model = arguments.load_telling(fresh, &mut |note| log.note(note))?;
         match preprocessing {
             Some(preprocessing) => model.preprocessing = preprocessing.clone(),
             None => self.training.take_drop_rates(settings, model.drop_rates),
@@ -173,8 +175,8 @@ impl RunArguments {
 
 impl Asked {
     /// Reads the data set's folder.
-    pub fn dataset(&self) -> anyhow::Result<Dataset> {
-        let dataset = scan(&self.record.data)?;
+    pub fn dataset(&self, log: &mut dyn Log) -> anyhow::Result<Dataset> {
+        let dataset = scan_telling(&self.record.data, &mut |note| log.note(note))?;
         dataset.check_for_training().map_err(candle_finetune::Error::from)?;
         Ok(dataset)
     }

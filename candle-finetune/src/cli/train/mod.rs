@@ -2,13 +2,16 @@
 
 mod asked;
 mod display;
+mod json_log;
+mod log;
 mod options;
 mod plan;
 mod report;
+mod sparkline;
+mod status;
 mod unfinished;
 mod views;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,21 +20,20 @@ use candle_finetune::Error;
 use candle_finetune::bundle::{Draft, RunRecord};
 use candle_finetune::dataset::Dataset;
 use candle_finetune::doctor::exact_copies;
-use candle_finetune::finetuning::{Derived, Findings, FineTuned, Machine, Validation, fine_tune_model};
+use candle_finetune::finetuning::{Derived, Machine, fine_tune_model};
 use candle_finetune::images::Splits;
 use candle_finetune::report::PAGE;
 use candle_finetune::run_file::RunFile;
-use candle_finetune::train::Metrics;
 use clap::{ArgGroup, Args};
 
 use super::Outcome;
 use super::interrupt::Interrupt;
 use asked::canonical;
-use display::percent;
+use log::{Log, LogFormat, Plan, Trained};
 use unfinished::Unfinished;
 
 pub use asked::{Asked, RunArguments};
-pub use display::Display;
+pub use display::{Display, print_findings};
 pub use plan::print_for_range_test;
 pub use report::skipped_lines;
 
@@ -62,6 +64,15 @@ pub struct Arguments {
     #[arg(long)]
     allow_leaks: bool,
 
+    /// How to tell what happens
+    ///
+    /// Each JSON object names its `event` and has the seconds `elapsed` since the start: plan (data, classes, images, model, train-from,
+    /// parts, settings), estimate, resumed, begin and end of a phase, epoch (its losses, accuracies, rate and seconds, and the best until
+    /// then), note, skipped (an image and why), and last result (bundle, report, val, test), or unfinished (the folder to go on from) and
+    /// error (message, hint).
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+
     /// Write no report into the bundle
     #[arg(long)]
     no_report: bool,
@@ -73,65 +84,71 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let mut asked = arguments.run.asked(arguments.file()?)?;
-    if arguments.checkpoint_minutes.is_some() && asked.settings.tail.is_none() {
-        bail!("--checkpoint-minutes belongs to --train-from with a part before the head");
-    }
-    let dataset = asked.dataset()?;
-    let device = asked.device()?;
-    let target = arguments.target(&asked)?;
-    let draft = Draft::new(&target, arguments.overwrite || arguments.resume.is_some())?;
-    let copies = arguments.check_copies(&dataset)?;
-    let model = arguments.run.load(&mut asked)?;
-    let interrupt = Interrupt::listen()?;
-    let mut display = Display::new(interrupt.clone());
-    let options = asked.options(&model, &device);
-    let Asked { record, settings, .. } = asked;
-    plan::print(&model, &dataset, &settings)?;
-    let store = arguments.run.map_store();
-    let run = RunFile::new(&record.clone().begun_here(), &model.preprocessing, &settings, &Derived::default());
-    let unfinished = settings.tail.is_some().then(|| arguments.unfinished(&target, &run)).transpose()?;
-    let checkpoints = unfinished.as_ref().map(Unfinished::checkpoints);
-    let machine = Machine { device: &device, options: &options, maps: store.as_ref(), checkpoints };
-    let tuned = fine_tune_model(&model, machine, &Splits::of(&dataset), &settings, &mut display);
-    let tuned = match tuned {
-        Ok(tuned) => tuned,
+    let mut log = arguments.log_format.begin();
+    match arguments.train(&mut *log) {
+        Ok(trained) => log.result(&trained)?,
         Err(error) => {
-            // What goes wrong in the first epoch would do so again.
-            let in_vain = |unfinished: &Unfinished| {
-                arguments.resume.is_none() && unfinished.checkpoints().epochs() == 0 && matches!(error, Error::Train(_))
-            };
-            if let Some(unfinished) = unfinished {
-                let goes_on = !in_vain(&unfinished);
-                unfinished.close(goes_on);
-            }
-            return Err(error.into());
+            log.error(&error);
+            return Err(error);
         }
-    };
-    let record = for_anywhere(record);
-    let bundle = draft.write(&model, &tuned, &settings, &record)?.publish()?;
-    let mut reported = false;
-    if !arguments.no_report {
-        let (model, dataset, settings, record, copies) = (&model, &dataset, &settings, &record, copies.as_slice());
-        let run = report::Run { model, dataset, settings, record, device: &device, options: &options, copies };
-        let written = run.report(&tuned, &bundle, interrupt);
-        reported = written.is_ok();
-        // Weights that were trained for hours are worth more than a drawing of them.
-        written.unwrap_or_else(|error| say!("note: the report was not written: {error:#}"));
-    }
-    print_result(&tuned, &bundle)?;
-    if reported {
-        say!("see: {}", bundle.join(PAGE).display());
-    }
-    if let Some(unfinished) = unfinished {
-        unfinished.close(tuned.trained.interrupted);
     }
     Ok(Outcome::Done)
 }
 
 impl Arguments {
+    fn train(&self, log: &mut dyn Log) -> anyhow::Result<Trained> {
+        let mut asked = self.run.asked(self.file()?)?;
+        if self.checkpoint_minutes.is_some() && asked.settings.tail.is_none() {
+            bail!("--checkpoint-minutes belongs to --train-from with a part before the head");
+        }
+        let dataset = asked.dataset(log)?;
+        let device = asked.device()?;
+        let target = self.target(&asked)?;
+        let draft = Draft::new(&target, self.overwrite || self.resume.is_some())?;
+        let copies = self.check_copies(&dataset, log)?;
+        let model = self.run.load(&mut asked, log)?;
+        let interrupt = Interrupt::listen()?;
+        let options = asked.options(&model, &device);
+        let Asked { record, settings, .. } = asked;
+        log.plan(&Plan { data: &record.data, dataset: &dataset, model: &model, settings: &settings })?;
+        let store = self.run.map_store();
+        let run = RunFile::new(&record.clone().begun_here(), &model.preprocessing, &settings, &Derived::default());
+        let unfinished = settings.tail.is_some().then(|| self.unfinished(&target, &run)).transpose()?;
+        let checkpoints = unfinished.as_ref().map(Unfinished::checkpoints);
+        let machine = Machine { device: &device, options: &options, maps: store.as_ref(), checkpoints };
+        let tuned = match fine_tune_model(&model, machine, &Splits::of(&dataset), &settings, log) {
+            Ok(tuned) => tuned,
+            Err(error) => {
+                let folder = unfinished.and_then(|unfinished| self.close_failed(unfinished, &error));
+                folder.iter().for_each(|folder| log.unfinished(folder));
+                return Err(error.into());
+            }
+        };
+        let record = for_anywhere(record);
+        let bundle = draft.write(&model, &tuned, &settings, &record)?.publish()?;
+        let (model, dataset, settings, record, copies) = (&model, &dataset, &settings, &record, copies.as_slice());
+        let run = report::Run { model, dataset, settings, record, device: &device, options: &options, copies };
+        let written = (!self.no_report).then(|| run.report(&tuned, &bundle, interrupt)).transpose();
+        // Weights that were trained for hours are worth more than a drawing of them.
+        let written = written.unwrap_or_else(|error| {
+            log.note(&format!("the report was not written: {error:#}"));
+            None
+        });
+        let report = written.map(|()| bundle.join(PAGE));
+        let unfinished = unfinished.and_then(|unfinished| unfinished.close(tuned.trained.interrupted));
+        Ok(Trained { tuned, bundle, report, unfinished })
+    }
+
+    /// Ends the work on a run that `error` ended; gives the folder from which it can go on.
+    fn close_failed(&self, unfinished: Unfinished, error: &Error) -> Option<PathBuf> {
+        let in_first_epoch = self.resume.is_none() && unfinished.checkpoints().epochs() == 0;
+        // What goes wrong there would do so again.
+        let in_vain = in_first_epoch && matches!(error, Error::Train(_));
+        unfinished.close(!in_vain)
+    }
+
     /// Refuses equal files in several splits and tells of others; a run that goes on was asked when it began.
-    fn check_copies(&self, dataset: &Dataset) -> anyhow::Result<Vec<String>> {
+    fn check_copies(&self, dataset: &Dataset, log: &mut dyn Log) -> anyhow::Result<Vec<String>> {
         if self.resume.is_some() {
             return Ok(vec!["equal files were looked for when the run began, and not when it went on".into()]);
         }
@@ -146,7 +163,7 @@ impl Arguments {
         ];
         let found = found.into_iter().filter(|(_, copies)| !copies.0.is_empty());
         let found: Vec<String> = found.map(|(what, copies)| format!("files that are {what}: {copies}")).collect();
-        found.iter().for_each(|found| say!("note: {found}; `finetune doctor` lists them"));
+        found.iter().for_each(|found| log.note(&format!("{found}; `finetune doctor` lists them")));
         Ok(found)
     }
 
@@ -189,34 +206,4 @@ fn minutes(text: &str) -> Result<Duration, String> {
 fn for_anywhere(record: RunRecord) -> RunRecord {
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     RunRecord { data: absolute(record.data), weights: record.weights.map(absolute), ..record }
-}
-
-fn print_result(tuned: &FineTuned, bundle: &Path) -> std::io::Result<()> {
-    if tuned.trained.interrupted {
-        say!("{:>12} stopped early; this is the best so far", "note");
-    }
-    if let Some(Validation { epoch, top1, loss, images }) = tuned.trained.val {
-        let after = if epoch == 0 { "of the head alone".into() } else { format!("after epoch {epoch}") };
-        say!("{:>12} top-1 {} of {images} images, loss {loss:.4}, {after}", "val", percent(top1));
-    }
-    if let Some(Metrics { top1, loss, images, .. }) = tuned.test {
-        say!("{:>12} top-1 {} of {images} images, loss {loss:.4}", "test", percent(top1));
-    }
-    print_findings(&tuned.findings);
-    writeln!(std::io::stdout(), "{}", bundle.display())?;
-    say!("try: finetune predict PHOTO --model {}", bundle.display());
-    Ok(())
-}
-
-/// Skipped images, each with its reason, and what is worth knowing of the others.
-pub fn print_findings(findings: &Findings) {
-    for (name, note) in &findings.notes {
-        tracing::info!("{name}: {note}");
-    }
-    for skipped in &findings.skipped {
-        say!("skipped: {}", skipped.reason);
-    }
-    if !findings.skipped.is_empty() {
-        say!("{:>12} {} images could not be read", "skipped", findings.skipped.len());
-    }
 }

@@ -16,8 +16,8 @@ use candle_finetune::train::Metrics;
 use candle_resnet::plan::PlanOptions;
 use candle_resnet::{Classifier, Model};
 
-use super::display::percent;
 use super::plan::shortened;
+use super::status::percent;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::progress::ImagePass;
 use crate::cli::text::quoted;

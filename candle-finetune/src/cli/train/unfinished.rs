@@ -56,15 +56,16 @@ impl Unfinished {
         &self.checkpoints
     }
 
-    /// Ends the process's work on the run. The folder goes, unless the run can still go on from what it holds; then it is told how.
-    pub fn close(self, goes_on: bool) {
+    /// Ends the process's work on the run. The folder goes, unless the run can still go on from what it holds; then this gives it.
+    pub fn close(self, goes_on: bool) -> Option<PathBuf> {
         let folder = self.checkpoints.folder();
         if goes_on && !self.checkpoints.is_empty() {
-            return say!("go on with: finetune train --resume {}", quoted(&folder.to_string_lossy()));
+            return Some(folder.into());
         }
         self.checkpoints.remove_all();
         let _ = [RUN_FILE, LOCK].map(|name| fs::remove_file(folder.join(name)));
         let _ = fs::remove_dir(folder); // Where something else is in it, it stays.
+        None
     }
 }
 
