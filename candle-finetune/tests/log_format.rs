@@ -100,6 +100,8 @@ fn a_tail_is_told_part_by_part_and_epoch_by_epoch() {
         "end epoch",
         "epoch fit",
         "end fit",
+        "begin index",
+        "end index",
         "result",
     ];
     assert_eq!(names(&events), expected);

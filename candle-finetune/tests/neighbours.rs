@@ -181,7 +181,7 @@ fn a_tail_leaves_an_index_of_its_new_features_unless_it_is_stopped() {
     let model = Model::fresh("resnet20_cifar", 0).unwrap();
     let mut passes = Passes::default();
     let tuned = trained(&model, &mut passes);
-    assert_eq!((passes.begun.last(), passes.seen), (Some(&(Phase::TrainFeatures, 20)), 20));
+    assert_eq!((passes.begun.last(), passes.seen), (Some(&(Phase::Index, 20)), 20));
     let index = tuned.neighbours.unwrap();
     assert_eq!((index.len(), index.total()), (20, 20));
 
@@ -205,7 +205,7 @@ fn a_tail_leaves_an_index_of_its_new_features_unless_it_is_stopped() {
     let mut stops = Passes { stops: true, ..Passes::default() };
     let stopped = trained(&model, &mut stops);
     assert!(stopped.trained.interrupted && stopped.neighbours.is_none());
-    assert_ne!(stops.begun.last().map(|(phase, _)| *phase), Some(Phase::TrainFeatures));
+    assert_ne!(stops.begun.last().map(|(phase, _)| *phase), Some(Phase::Index));
 }
 
 #[test]

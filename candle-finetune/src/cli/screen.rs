@@ -48,7 +48,10 @@ impl Drop for Shown {
 /// Shows a bar below those that are shown already; nothing where stderr is no terminal.
 pub fn show(bar: ProgressBar) -> Shown {
     SHOWN.fetch_add(1, Ordering::SeqCst);
-    Shown(BARS.add(bar))
+    let shown = Shown(BARS.add(bar));
+    // A line above a bar that was never drawn would be drawn over.
+    shown.force_draw();
+    shown
 }
 
 /// Shows no bars from now on.

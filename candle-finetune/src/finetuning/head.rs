@@ -165,7 +165,7 @@ impl Reader<'_> {
     pub(super) fn index(&mut self, splits: &Splits<'_>, observer: &mut dyn Observer) -> Result<Option<Index>> {
         let chosen = Chosen::of(splits.train, self.trunk.feature_width());
         let eye = (self.trunk, self.preprocessing);
-        let indexed = counted((Phase::TrainFeatures, chosen.len()), observer, |count| {
+        let indexed = counted((Phase::Index, chosen.len()), observer, |count| {
             Index::extract(eye, &chosen, splits.classes.clone(), Unreadable::Skipped, count)
         });
         match indexed {

@@ -116,6 +116,8 @@ pub enum Phase {
     Refit,
     /// Images that the steps of a tail's range test see.
     RangeTest,
+    /// Training images by what the delivered weights make of them, where a tail trained.
+    Index,
 }
 
 /// Is told what happens, and may stop it.

@@ -268,8 +268,9 @@ impl Team<'_> {
         layer.check((shape.input, shape.in_channels), (shape.output, shape.out_channels), weights);
         let tiles = layer.images * shape.scheme.tiles(shape.output);
         let heavy = size_of_val(layer.weights) >= HEAVY_WEIGHTS;
+        let most = if heavy { 56 } else { 28 };
         // Tiles of stride 2 have twice the points.
-        let at_once = if heavy { 56 } else { 28 } / shape.scheme.stride();
+        let at_once = most / shape.scheme.stride();
         let columns = blocks_of(shape.out_channels) / layer.column_blocks;
         let few = tiles < self.width * 28 || (heavy && tiles < self.width * at_once);
         let Layer { input, weights, column_blocks, bias, residual, relu, output, .. } = layer;

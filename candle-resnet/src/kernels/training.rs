@@ -88,7 +88,7 @@ impl Team<'_> {
         to: &mut [f32],
     ) {
         let of_column = blocks * LANES * column_blocks * LANES;
-        assert!(scheme.kernel() == 3 && weights.len() >= 9 * columns * of_column);
+        assert!(scheme.takes_plain_weights() && weights.len() >= 9 * columns * of_column);
         assert!(to.len() >= scheme.products() * columns * of_column);
         let transformed = Writable::new(to);
         self.share(|share| {

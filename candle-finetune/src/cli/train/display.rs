@@ -132,6 +132,7 @@ impl Observer for Display {
             Phase::TestFeatures => self.show_bar(total, "test"),
             Phase::Maps => self.show_bar(total, "maps"),
             Phase::RangeTest => self.show_bar(total, "range test"),
+            Phase::Index => self.show_bar(total, "index"),
             Phase::Epoch => self.begin_epoch(total),
             Phase::Head => self.course.begin(total, Vec::new()),
             Phase::Fit => self.course.begin(total, std::mem::take(&mut self.earlier)),

@@ -16,7 +16,7 @@ use super::json_log::JsonLog;
 pub enum LogFormat {
     /// Lines for people on stderr, on a terminal with bars below them; the bundle's path on stdout
     Text,
-    /// One JSON object a line on stdout for each event; stderr has nothing but warnings and errors
+    /// One JSON object a line on stdout for each event; stderr has nothing but warnings, errors, and that it waits or stops
     Json,
 }
 
@@ -42,10 +42,14 @@ pub struct Plan<'a> {
 impl Plan<'_> {
     /// What becomes of each part of the network; nothing where a head alone trains.
     pub fn parts(&self) -> candle_finetune::Result<Vec<PartPlan>> {
-        let Some(tail) = &self.settings.tail else { return Ok(Vec::new()) };
-        let tail = tail.resolved(self.model.provenance.file.is_none());
-        part_plans(&self.model.architecture, self.dataset.classes.len(), &tail)
+        parts(self.model, self.dataset, self.settings)
     }
+}
+
+/// What becomes of each part of a network; nothing where a head alone trains.
+pub fn parts(model: &Model, dataset: &Dataset, settings: &Settings) -> candle_finetune::Result<Vec<PartPlan>> {
+    let Some(tail) = &settings.tail else { return Ok(Vec::new()) };
+    part_plans(&model.architecture, dataset.classes.len(), &tail.resolved(model.provenance.file.is_none()))
 }
 
 /// What came of it.

@@ -9,13 +9,14 @@ use candle_finetune::calibration::LabelledLogits;
 use candle_finetune::dataset::{Dataset, Sample, SplitName};
 use candle_finetune::evaluate::{ClassMap, evaluate};
 use candle_finetune::extract::{Skipped, Unreadable};
-use candle_finetune::finetuning::{FineTuned, PartPlan, Validation, part_plans};
+use candle_finetune::finetuning::{FineTuned, Validation};
 use candle_finetune::report::{Fact, Measured, NetworkExplainer, PAGE, Report};
 use candle_finetune::run_file::RunFile;
 use candle_finetune::train::Metrics;
 use candle_resnet::plan::PlanOptions;
 use candle_resnet::{Classifier, Model};
 
+use super::log::parts;
 use super::plan::shortened;
 use super::status::percent;
 use crate::cli::interrupt::Interrupt;
@@ -75,7 +76,7 @@ impl Run<'_> {
             title: format!("{} on {}", self.record.model, self.data()),
             lead: lead(tuned),
             facts: self.facts(tuned),
-            parts: self.parts()?,
+            parts: parts(self.model, self.dataset, self.settings)?,
             stages: &tuned.trained.stages,
             settings: Some(
                 RunFile::new(self.record, &self.model.preprocessing, self.settings, &tuned.trained.derived).to_toml(),
@@ -162,12 +163,6 @@ impl Run<'_> {
         ];
         let fact = |(name, value): (&str, String)| Fact { name: name.into(), value };
         facts.into_iter().filter(|(_, value)| !value.is_empty()).map(fact).collect()
-    }
-
-    fn parts(&self) -> candle_finetune::Result<Vec<PartPlan>> {
-        let Some(tail) = &self.settings.tail else { return Ok(Vec::new()) };
-        let tail = tail.resolved(self.model.provenance.file.is_none());
-        part_plans(&self.model.architecture, self.dataset.classes.len(), &tail)
     }
 
     /// What was found of folders, copies and files.
