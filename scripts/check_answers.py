@@ -5,7 +5,8 @@
 
 SHARED/data holds cifar10-test.tar and cifar10-resnet/resnet20-12fca82f.th, whose weights are taken as they are. CIFAR-10's 10,000 test
 images are split in two at random: `finetune eval --calibrate` fits on one half; `eval` measures the calibration error on the other,
-`predict --max-error` the errors among its answers there, with Wilson's 95 % interval. Exits with 1 if a calibration error is above 0.015.
+`predict --max-error` the errors among its answers there, with Wilson's 95 % interval. Exits with 1 if the mean calibration error is
+above 0.015. (Of 5,000 images whose labels are drawn from the probabilities themselves it is 0.0087 on average and now and then above 0.015.)
 """
 import argparse
 import csv
@@ -110,11 +111,11 @@ def main():
     columns = {name: [one[name] for one in found] for name in found[0]}
     before, after, error, coverage = (columns[name] for name in ("before", "after", "error", "coverage"))
     print(f"calibration error  mean {statistics.mean(before):.4f} → {statistics.mean(after):.4f}, "
-          f"largest {max(before):.4f} → {max(after):.4f}")
+          f"largest {max(before):.4f} → {max(after):.4f}, above {BAR} in {sum(one > BAR for one in after)} of {len(found)} splits")
     print(f"--max-error {arguments.max_error}: mean error {statistics.mean(error):.4f}, mean coverage {statistics.mean(coverage):.4f}; "
           f"the 95 % interval contains it in {sum(columns['contains'])} of {len(found)} splits, "
           f"is not wholly above it in {sum(columns['not refuted'])}")
-    sys.exit(max(after) > BAR)
+    sys.exit(statistics.mean(after) > BAR)
 
 
 if __name__ == "__main__":

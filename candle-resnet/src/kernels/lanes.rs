@@ -49,8 +49,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn max(self, other: Self) -> Self;
     /// Itself where `other` is above 0, and 0 elsewhere.
     unsafe fn where_positive(self, other: Self) -> Self;
-    /// Has the cache line of `address` brought near, where the processor can be told so; any address will do.
-    unsafe fn prefetch(address: *const f32);
+    /// Has the cache line of `address` brought into the first-level cache, where the processor can be told so; any address will do.
+    unsafe fn prefetch_first(address: *const f32);
+    /// As [`prefetch_first`](Lanes::prefetch_first), into the second-level cache.
+    unsafe fn prefetch_second(address: *const f32);
     /// `self * factor + addend`, rounded once where the processor can.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
     /// Lane `l` of each quarter of the lanes becomes what lane `l ^ J` is; `J` below 4.

@@ -17,7 +17,7 @@ use super::map::{Extent, Writable, blocks_of};
 use super::pool::{PoolPlanes, Window};
 use super::stored::{Stored, filled_up};
 use super::strassen::{PRODUCTS, Strassen, products_floats, split_values};
-use super::winograd::{Multiply, MultiplyPlain, Scheme, Tiles, TransformInputs, TransformOutputs};
+use super::winograd::{MAX_TILES, Multiply, MultiplyPlain, Scheme, Tiles, TransformInputs, TransformOutputs};
 
 /// Bytes of input that a thread goes over again and again, so that they stay in its second-level cache.
 const REUSED_BYTES: usize = 400 << 10;
@@ -268,7 +268,7 @@ impl Team<'_> {
         layer.check((shape.input, shape.in_channels), (shape.output, shape.out_channels), weights);
         let tiles = layer.images * shape.scheme.tiles(shape.output);
         let heavy = size_of_val(layer.weights) >= HEAVY_WEIGHTS;
-        let most = if heavy { 56 } else { 28 };
+        let most = if heavy { MAX_TILES } else { MAX_TILES / 2 };
         // Tiles of stride 2 have twice the points.
         let at_once = most / shape.scheme.stride();
         let columns = blocks_of(shape.out_channels) / layer.column_blocks;
@@ -394,7 +394,7 @@ struct WinogradCall<'a, S> {
 impl<S: Stored> WinogradCall<'_, S> {
     fn tiles(&self, tiles: Range<usize>) -> Tiles {
         let WinogradShape { scheme, input, output, padding, .. } = *self.shape;
-        Tiles { scheme, input, output, padding, tiles }
+        Tiles::new(scheme, input, output, padding, tiles)
     }
 
     /// Each thread takes tiles of its own, from the input to the output.

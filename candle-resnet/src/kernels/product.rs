@@ -151,6 +151,9 @@ unsafe fn tile<V: Lanes, I: Stored, O: Stored, const R: usize, const B: usize>(
                 }
             }
         }
+        if pass.end == product.segments {
+            prefetch_finish::<V, I, O, R, B>(product, row);
+        }
         let mut weights = product.weights.add(pass.first * product.length * B * LANES);
         let segments = pass.end - pass.first;
         let line = LINE / size_of::<I>();
@@ -158,7 +161,7 @@ unsafe fn tile<V: Lanes, I: Stored, O: Stored, const R: usize, const B: usize>(
         let mut ahead = weights.wrapping_add(behind);
         for segment in pass.first..pass.end {
             for _ in 0..pass.ahead {
-                V::prefetch(ahead.cast());
+                V::prefetch_second(ahead.cast());
                 ahead = ahead.wrapping_add(line);
             }
             let mut input = product.input.add(segment * product.segment_stride + row * LANES);
@@ -190,6 +193,29 @@ unsafe fn tile<V: Lanes, I: Stored, O: Stored, const R: usize, const B: usize>(
         for r in 0..R {
             for b in 0..B {
                 O::store(sums[r][b], output.add(b * product.block_stride + r * LANES));
+            }
+        }
+    }
+}
+
+/// Has what a tile is added to, and where it goes, brought near while it is computed. What has no bias is written to scratch, which is near.
+#[inline(always)]
+unsafe fn prefetch_finish<V: Lanes, I: Stored, O: Stored, const R: usize, const B: usize>(
+    product: &Product<I, O>,
+    row: usize,
+) {
+    if product.finish.bias.is_null() {
+        return;
+    }
+    for b in 0..B {
+        for r in 0..R {
+            let at = b * product.block_stride + (row + r) * LANES;
+            // SAFETY: any address will do.
+            unsafe {
+                V::prefetch_first(product.output.wrapping_add(at).cast());
+                if !product.finish.residual.is_null() {
+                    V::prefetch_first(product.finish.residual.wrapping_add(at).cast());
+                }
             }
         }
     }

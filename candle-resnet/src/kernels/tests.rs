@@ -313,8 +313,10 @@ fn winograd_matches_the_definition_whatever_the_size() {
         Case { images: 2, ..Case::new((12, 64), 4, (height, width)) }.check_winograd(Scheme::ThreeByThreeOfFour);
         for (channels, groups) in [((32, 48), 1), ((20, 32), 1), ((96, 96), 2)] {
             let strided = Case::new(channels, 3, (height, width)).with(2, 1, groups);
-            strided.check_winograd(Scheme::FourByFourStrided);
-            Case { images: 5, residual: true, relu: true, ..strided }.check_winograd(Scheme::FourByFourStrided);
+            for scheme in [Scheme::TwoByTwoStrided, Scheme::FourByFourStrided] {
+                strided.check_winograd(scheme);
+                Case { images: 5, residual: true, relu: true, ..strided }.check_winograd(scheme);
+            }
         }
     }
 }
@@ -365,6 +367,7 @@ proptest! {
             Scheme::TwoByTwo,
             Scheme::FourByFour,
             Scheme::ThreeByThreeOfFour,
+            Scheme::TwoByTwoStrided,
             Scheme::FourByFourStrided,
         ]),
     ) {

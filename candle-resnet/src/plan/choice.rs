@@ -49,6 +49,7 @@ impl Algorithm {
             Algorithm::Winograd(Scheme::TwoByTwo) => "F(2×2, 3×3)",
             Algorithm::Winograd(Scheme::FourByFour) => "F(4×4, 3×3)",
             Algorithm::Winograd(Scheme::ThreeByThreeOfFour) => "F(3×3, 4×4)",
+            Algorithm::Winograd(Scheme::TwoByTwoStrided) => "F(2×2, 3×3) / 2",
             Algorithm::Winograd(Scheme::FourByFourStrided) => "F(4×4, 3×3) / 2",
         }
     }
@@ -95,10 +96,11 @@ pub(crate) fn choose(candidate: &Candidate, options: &PlanOptions) -> Algorithm 
     let many = in_channels * out_channels / groups >= MANY_WEIGHTS;
     let few_tiles = many && Scheme::FourByFour.tiles(extent) * workload.batch < FEW_TILES * workload.threads;
     let few_images = workload.images.is_some_and(|images| images < FEW_IMAGES);
-    let pays = precision == Precision::F32 && !low_memory && !few_images && !few_tiles;
+    let pays = precision == Precision::F32 && !low_memory && !few_images;
     let scheme = match kernel {
         3 if stride == 2 && dilation == 1 && groups == 1 && pays => {
-            return Algorithm::Winograd(Scheme::FourByFourStrided);
+            let scheme = if few_tiles { Scheme::TwoByTwoStrided } else { Scheme::FourByFourStrided };
+            return Algorithm::Winograd(scheme);
         }
         _ if stride != 1 || dilation != 1 => return Algorithm::Direct,
         3 if precision == Precision::Bf16 => Scheme::TwoByTwo,
@@ -143,6 +145,7 @@ mod tests {
     const PLAIN_F2: Algorithm = Algorithm::Plain(Scheme::TwoByTwo);
     const PLAIN_F4: Algorithm = Algorithm::Plain(Scheme::FourByFour);
     const STEM: Algorithm = Algorithm::Winograd(Scheme::ThreeByThreeOfFour);
+    const SMALL_STRIDED: Algorithm = Algorithm::Winograd(Scheme::TwoByTwoStrided);
     const STRIDED: Algorithm = Algorithm::Winograd(Scheme::FourByFourStrided);
 
     fn square(channels: usize, kernel: usize, side: usize) -> Candidate {
@@ -184,8 +187,8 @@ mod tests {
             (strided, ONE, STRIDED, DIRECT),
             (strided, ONE_EVER, DIRECT, DIRECT),
             (Candidate { stride: 2, ..square(512, 3, 7) }, MANY, STRIDED, DIRECT),
-            (Candidate { stride: 2, ..square(512, 3, 7) }, ONE, DIRECT, DIRECT),
-            (Candidate { stride: 2, ..square(256, 3, 14) }, ONE_SHARED, DIRECT, DIRECT),
+            (Candidate { stride: 2, ..square(512, 3, 7) }, ONE, SMALL_STRIDED, DIRECT),
+            (Candidate { stride: 2, ..square(256, 3, 14) }, ONE_SHARED, SMALL_STRIDED, DIRECT),
             (dilated, MANY, DIRECT, DIRECT),
             (stem, ONE, STEM, STEM),
             (square(12, 2, 112), MANY, DIRECT, DIRECT),

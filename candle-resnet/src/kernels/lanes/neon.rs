@@ -81,7 +81,8 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    unsafe fn prefetch(_: *const f32) {}
+    unsafe fn prefetch_second(_: *const f32) {}
+    unsafe fn prefetch_first(_: *const f32) {}
 
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {

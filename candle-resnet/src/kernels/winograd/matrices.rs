@@ -11,6 +11,11 @@ pub(super) const OUTER: f32 = 1.5;
 pub(super) const STRIDED_INNER: f32 = 0.5;
 pub(super) const STRIDED_OUTER: f32 = 1.25;
 
+const FOUR: [f64; 3] = [0.0, 1.0, -1.0];
+const SMALL_STRIDED: [f64; 2] = [1.0, -1.0];
+const SIX: [f64; 5] = [0.0, INNER as f64, -INNER as f64, OUTER as f64, -OUTER as f64];
+const STRIDED: [f64; 4] = [STRIDED_INNER as f64, -STRIDED_INNER as f64, STRIDED_OUTER as f64, -STRIDED_OUTER as f64];
+
 /// Taps of a kernel's side, at most.
 const MAX_TAPS: usize = 4;
 
@@ -22,20 +27,25 @@ pub(in super::super) struct Matrix {
 }
 
 impl Scheme {
+    /// The points of a tile's side but for ∞; a side that is cut has the first of them.
+    pub(super) const fn finite_points(self) -> &'static [f64] {
+        match self {
+            Scheme::TwoByTwo => &FOUR,
+            Scheme::TwoByTwoStrided => &SMALL_STRIDED,
+            Scheme::FourByFour | Scheme::ThreeByThreeOfFour => &SIX,
+            Scheme::FourByFourStrided => &STRIDED,
+        }
+    }
+
     /// G.
     pub(in super::super) fn matrix(self) -> Matrix {
         let (factors, taps) = (self.factors(), self.kernel());
         let mut rows = [[0.0; MAX_TAPS]; MAX_FACTORS];
-        if self == Scheme::FourByFourStrided {
-            let (inner, outer) = (f64::from(STRIDED_INNER), f64::from(STRIDED_OUTER));
-            at_points(&[inner, -inner, outer, -outer], &[0, 2], &mut rows);
+        if self.middle_taps() > 0 {
+            at_points(self.finite_points(), &[0, 2], &mut rows);
             rows[factors - 1][1] = 1.0;
-        } else if factors == 4 {
-            at_points(&[0.0, 1.0, -1.0], &[0, 1, 2], &mut rows);
-            rows[0][0] = 1.0; // The sign stands in the input's transform, as is customary.
         } else {
-            let (inner, outer) = (f64::from(INNER), f64::from(OUTER));
-            at_points(&[0.0, inner, -inner, outer, -outer], &[0, 1, 2, 3][..taps], &mut rows);
+            at_points(self.finite_points(), &[0, 1, 2, 3][..taps], &mut rows);
         }
         Matrix { rows, factors, taps }
     }

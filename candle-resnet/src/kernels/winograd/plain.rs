@@ -27,7 +27,7 @@ pub(super) fn point_stride(scheme: Scheme, column_blocks: usize) -> usize {
 #[inline(always)]
 pub(in super::super) unsafe fn multiply_plain<V: Lanes, S: Stored>(call: &mut MultiplyPlain<S>) {
     let scheme = call.tiles.scheme;
-    let (segment_stride, output_stride) = (call.tiles.row(), call.tiles.output_stride());
+    let output_stride = call.tiles.output_stride();
     let weights_stride = point_stride(scheme, call.column_blocks);
     let of_block = TAPS * TAPS * LANES * call.column_blocks * LANES;
     let at_once = blocks_at_once(scheme, call.column_blocks);
@@ -45,11 +45,16 @@ pub(in super::super) unsafe fn multiply_plain<V: Lanes, S: Stored>(call: &mut Mu
                     _ => transform::<V, S, 6>(weights, segments, call.column_blocks, to, weights_stride),
                 }
                 for point in 0..scheme.products() {
+                    let rows = call.tiles.rows_of(point);
+                    if rows == 0 {
+                        continue; // Every tile is cut, and lacks the point.
+                    }
+                    let segment_stride = rows * LANES;
                     let input = call.tiles.inputs_of(call.blocks, point) + first * segment_stride;
                     let output = call.products.at(block * output_stride + call.tiles.outputs_of(point));
                     product::<V, S, f32>(&Product {
                         input: call.transformed.as_ptr().add(input),
-                        rows: call.tiles.count(),
+                        rows,
                         segments,
                         segment_stride,
                         length: LANES,
@@ -135,7 +140,7 @@ unsafe fn kernel_line<V: Lanes, const P: usize>(g: [V; TAPS]) -> [V; P] {
         let mut t = [V::splat(0.0); P];
         t[P - 1] = g[2];
         if P == 4 {
-            t[0] = g[0];
+            t[0] = V::splat(0.0).sub(g[0]);
             [t[1], t[2]] = at_pair(g, 1.0, 2.0);
             return t;
         }
