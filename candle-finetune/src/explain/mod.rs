@@ -31,6 +31,7 @@ use candle_resnet::features::Boundary;
 
 use crate::error::{Error, Result};
 
+pub(crate) use painting::enlarged;
 pub use painting::seen_by;
 
 /// How much each pixel of the last map speaks for a class.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use candle_resnet::preprocess::{Photo, Preprocessing};
+use candle_resnet::preprocess::Preprocessing;
 use image::RgbImage;
+use rayon::prelude::*;
 
 use super::page::{NearView, Picture, percent};
 use super::pictures::{data_uri, prepared};
@@ -12,12 +13,23 @@ use crate::error::Result;
 use crate::images::LabelledImages;
 
 /// Says of pictures what a network makes of them.
-pub trait Explainer {
-    /// What is to be said of each photo, by its name and with the class that was the answer.
+pub trait Explainer: Sync {
+    /// What is to be said of each.
     ///
     /// # Errors
     /// If the network fails.
-    fn explain(&self, photos: &[(&str, &Photo, usize)]) -> Result<Vec<Explained>>;
+    fn explain(&self, asked: &[Asked<'_>]) -> Result<Vec<Explained>>;
+}
+
+/// A picture of which something is to be said.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Name of the image.
+    pub name: &'a str,
+    /// What the network saw of it: a square of its side, before pixels are normalised.
+    pub picture: &'a RgbImage,
+    /// The class that was the answer.
+    pub answer: usize,
 }
 
 /// What a network makes of a picture.
@@ -44,9 +56,6 @@ pub struct Near {
 /// Pictures below this side are shown pixel by pixel.
 const SMALL: usize = 100;
 
-/// Photos that are held at a time, as large as they are.
-const AT_ONCE: usize = 4;
-
 /// Makes pictures of images.
 pub(super) struct Illustrator<'a> {
     pub(super) images: &'a dyn LabelledImages,
@@ -55,43 +64,51 @@ pub(super) struct Illustrator<'a> {
     pub(super) channels: usize,
     pub(super) explainer: Option<&'a dyn Explainer>,
     /// Name of a class.
-    pub(super) class: &'a dyn Fn(usize) -> String,
+    pub(super) class: &'a (dyn Fn(usize) -> String + Sync),
+}
+
+/// An image, and what the network saw of it.
+struct Seen {
+    image: usize,
+    name: String,
+    judgement: Judgement,
+    picture: RgbImage,
 }
 
 impl Illustrator<'_> {
-    /// A picture of each image, with what was said of it; images that cannot be read have none. Few photos are held at a time.
+    /// A picture of each image, with what was said of it; images that cannot be read have none. Each thread holds one photo at a time.
     pub(super) fn pictures(&self, judged: &BTreeMap<usize, Judgement>) -> Result<BTreeMap<usize, Picture>> {
-        let judged: Vec<(usize, Judgement)> = judged.iter().map(|(&image, &judgement)| (image, judgement)).collect();
-        let mut pictures = BTreeMap::new();
-        for some in judged.chunks(AT_ONCE) {
-            pictures.extend(self.some(some)?);
-        }
-        Ok(pictures)
+        let seen: Vec<Seen> =
+            judged.par_iter().filter_map(|(&image, &judgement)| self.seen(image, judgement)).collect();
+        let explained = self.explained(&seen)?;
+        let pictures = seen.par_iter().zip(&explained);
+        let pictures = pictures.filter_map(|(seen, explained)| Some((seen.image, self.picture(seen, explained)?)));
+        Ok(pictures.collect())
     }
 
-    fn some(&self, judged: &[(usize, Judgement)]) -> Result<Vec<(usize, Picture)>> {
-        let read = judged.iter().filter_map(|&(image, judgement)| {
-            Some((image, self.images.name(image), judgement, self.images.photo(image).ok()?))
-        });
-        let read: Vec<(usize, String, Judgement, Photo)> = read.collect();
-        let asked: Vec<_> = read.iter().map(|(_, name, judgement, photo)| (&**name, photo, judgement.answer)).collect();
-        let explained = match self.explainer {
-            Some(explainer) => explainer.explain(&asked)?,
-            None => Vec::new(),
-        };
-        let mut explained = explained.into_iter();
-        let pictures = read.iter().map(|(image, name, judgement, photo)| {
-            (*image, self.picture(name, judgement, photo, explained.next().unwrap_or_default()))
-        });
-        Ok(pictures.filter_map(|(image, picture)| Some((image, picture?))).collect())
+    fn seen(&self, image: usize, judgement: Judgement) -> Option<Seen> {
+        let photo = self.images.photo(image).ok()?;
+        let picture = prepared(&photo, self.preprocessing, self.channels)?;
+        Some(Seen { image, name: self.images.name(image), judgement, picture })
     }
 
-    fn picture(&self, name: &str, judgement: &Judgement, photo: &Photo, explained: Explained) -> Option<Picture> {
-        let seen = prepared(photo, self.preprocessing, self.channels)?;
+    /// As many as were `seen`; without an explainer there is nothing to say.
+    fn explained(&self, seen: &[Seen]) -> Result<Vec<Explained>> {
+        let asked = seen.iter();
+        let asked =
+            asked.map(|Seen { name, judgement, picture, .. }| Asked { name, picture, answer: judgement.answer });
+        let asked: Vec<Asked<'_>> = asked.collect();
+        let explained = self.explainer.map(|explainer| explainer.explain(&asked)).transpose()?;
+        let mut explained = explained.unwrap_or_default();
+        explained.resize_with(seen.len(), Explained::default);
+        Ok(explained)
+    }
+
+    fn picture(&self, Seen { name, judgement, picture, .. }: &Seen, explained: &Explained) -> Option<Picture> {
         Some(Picture {
             name: ending(name),
-            photo: data_uri(&seen).ok()?,
-            overlay: explained.overlay.and_then(|overlay| data_uri(&overlay).ok()),
+            photo: data_uri(picture).ok()?,
+            overlay: explained.overlay.as_ref().and_then(|overlay| data_uri(overlay).ok()),
             small: self.preprocessing.crop < SMALL,
             label: (self.class)(judgement.label),
             answer: (self.class)(judgement.answer),

@@ -47,7 +47,7 @@ pub struct Measured<'a> {
     /// Says of pictures where the network looked, and what they are like.
     pub explainer: Option<&'a dyn Explainer>,
     /// Name of a class.
-    pub class: &'a dyn Fn(usize) -> String,
+    pub class: &'a (dyn Fn(usize) -> String + Sync),
 }
 
 impl Measured<'_> {

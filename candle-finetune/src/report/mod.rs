@@ -31,7 +31,7 @@ use measured::Judged;
 use page::{Chart, PartRow, ReportPage};
 
 pub use examination::write_examination;
-pub use illustrated::{Explained, Explainer, Near};
+pub use illustrated::{Asked, Explained, Explainer, Near};
 pub use measured::Measured;
 pub use measures::{ClassMeasures, Confusion, Pair};
 pub use network::NetworkExplainer;
