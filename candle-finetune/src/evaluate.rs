@@ -32,9 +32,12 @@ impl ClassMap {
     pub fn between(classes: &[String], model: &Model) -> Result<ClassMap> {
         match_classes(classes, &model.label_names, &model.synsets, model.classes)
     }
-}
 
-impl ClassMap {
+    /// For a model that was trained on these classes: each is the output of its own index.
+    pub fn own(classes: usize) -> ClassMap {
+        ClassMap { outputs: (0..classes).collect(), by_order: false }
+    }
+
     /// The output that stands for `label`, which is that of image `index`.
     fn output(&self, index: usize, label: usize) -> Result<u32> {
         let wrong = TrainError::Label { index, label: label as u32, classes: self.outputs.len() };

@@ -64,5 +64,5 @@ mod table;
 pub mod train;
 
 pub use error::{Error, Result};
-pub use finetuning::{FineTuned, Machine, Settings, find_lr, fine_tune, fine_tune_model};
+pub use finetuning::{FineTuned, FineTunedModel, Machine, Settings, find_lr, fine_tune, fine_tune_model};
 pub use images::{LabelledImages, Splits};

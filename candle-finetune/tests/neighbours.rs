@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use candle_core::Device;
 use candle_finetune::extract::{Unreadable, Views, extract};
-use candle_finetune::finetuning::{FineTuned, Machine, Observer, Phase, fine_tune_model};
+use candle_finetune::finetuning::{FineTuned, FineTunedModel, Machine, Observer, Phase, fine_tune_model};
 use candle_finetune::images::ImageError;
 use candle_finetune::neighbours::Index;
 use candle_finetune::train::EpochRecord;
@@ -14,7 +14,7 @@ use candle_finetune::train::tail::{TailSettings, TrainFrom};
 use candle_finetune::{LabelledImages, Settings, Splits};
 use candle_resnet::plan::PlanOptions;
 use candle_resnet::preprocess::Photo;
-use candle_resnet::{Model, weights};
+use candle_resnet::{Classifier, Model, weights};
 use common::{Bench, GREEN, Ran};
 use serde_json::Value;
 
@@ -167,27 +167,35 @@ impl Observer for Passes {
     }
 }
 
-fn trained(model: &Model, observer: &mut Passes) -> FineTuned {
+fn trained(model: &Model, settings: &Settings, observer: &mut Passes) -> FineTunedModel {
     let splits = Splits { classes: vec!["narrow".into(), "wide".into()], train: &Stripes, val: None, test: None };
+    let machine = Machine { device: &Device::Cpu, options: &PlanOptions::default(), maps: None, checkpoints: None };
+    fine_tune_model(model, machine, &splits, settings, observer).unwrap()
+}
+
+fn tail() -> Settings {
     let from: TrainFrom = "layer3".parse().unwrap();
     let tail = TailSettings { epochs: 2, batch_size: 4, lr: Some(0.001), ..TailSettings::pretrained(from) };
-    let settings = Settings { tail: Some(tail), ..Settings::default() };
-    let machine = Machine { device: &Device::Cpu, options: &PlanOptions::default(), maps: None, checkpoints: None };
-    fine_tune_model(model, machine, &splits, &settings, observer).unwrap()
+    Settings { tail: Some(tail), ..Settings::default() }
+}
+
+/// The model with the tensors that were trained.
+fn delivered(model: &Model, tuned: &FineTuned) -> Model {
+    let mut tensors = weights::tensors(&model.weights).unwrap();
+    tensors.extend(tuned.trained.tensors.clone());
+    let weights = weights::into_var_map(tensors, &Device::Cpu).unwrap();
+    Model { weights, classes: tuned.classes.len(), label_names: tuned.classes.clone(), ..model.clone() }
 }
 
 #[test]
 fn a_tail_leaves_an_index_of_its_new_features_unless_it_is_stopped() {
     let model = Model::fresh("resnet20_cifar", 0).unwrap();
     let mut passes = Passes::default();
-    let tuned = trained(&model, &mut passes);
+    let tuned = trained(&model, &tail(), &mut passes).tuned;
     assert_eq!((passes.begun.last(), passes.seen), (Some(&(Phase::Index, 20)), 20));
-    let index = tuned.neighbours.unwrap();
+    let index = tuned.neighbours.as_ref().unwrap();
     assert_eq!((index.len(), index.total()), (20, 20));
 
-    let mut tensors = weights::tensors(&model.weights).unwrap();
-    tensors.extend(tuned.trained.tensors);
-    let delivered = Model { weights: weights::into_var_map(tensors, &Device::Cpu).unwrap(), ..model.clone() };
     // Similarities of all images to all of its index, by the features of a model.
     let similarities = |model: &Model, index: &Index| -> Vec<Vec<f32>> {
         let trunk = model.trunk(&Device::Cpu).unwrap();
@@ -197,15 +205,32 @@ fn a_tail_leaves_an_index_of_its_new_features_unless_it_is_stopped() {
         let found = index.nearest(&extracted.unwrap().features.squeeze(1).unwrap(), 20).unwrap();
         found.iter().map(|row| row.iter().map(|near| near.similarity).collect()).collect()
     };
-    let own = similarities(&delivered, &index);
+    let own = similarities(&delivered(&model, &tuned), index);
     assert!(own.iter().all(|row| (row[0] - 1.0).abs() < 1e-3), "each finds itself: {own:?}");
-    let before = similarities(&model, &index);
+    let before = similarities(&model, index);
     assert!(own.iter().zip(&before).all(|(own, before)| own[0] > before[0]), "features are new: {own:?} {before:?}");
 
     let mut stops = Passes { stops: true, ..Passes::default() };
-    let stopped = trained(&model, &mut stops);
+    let stopped = trained(&model, &tail(), &mut stops).tuned;
     assert!(stopped.trained.interrupted && stopped.neighbours.is_none());
     assert_ne!(stops.begun.last().map(|(phase, _)| *phase), Some(Phase::Index));
+}
+
+#[test]
+fn the_network_that_is_handed_on_is_the_delivered_one_to_the_bit() {
+    let model = Model::fresh("resnet20_cifar", 0).unwrap();
+    let photos: Vec<_> = (0..4).map(|index| Stripes.photo(index).unwrap()).collect();
+    let answers =
+        |classifier: &Classifier| photos.iter().map(|photo| classifier.predict_photo(photo, 2).unwrap()).collect();
+    for settings in [Settings::default(), tail()] {
+        let trained = trained(&model, &settings, &mut Passes::default());
+        let handed_on: Vec<_> = answers(&trained.classifier(&model).unwrap().unwrap());
+        let compiled: Vec<_> = answers(&delivered(&model, &trained.tuned).classifier(&Device::Cpu).unwrap());
+        assert_eq!(handed_on, compiled);
+        assert!(["narrow", "wide"].contains(&&*handed_on[0][0].label));
+    }
+    let stopped = trained(&model, &tail(), &mut Passes { stops: true, ..Passes::default() });
+    assert!(stopped.classifier(&model).unwrap().is_none());
 }
 
 #[test]

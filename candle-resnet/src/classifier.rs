@@ -1,5 +1,6 @@
 //! A whole frozen network with its labels: photos in, ranked labels out.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -41,19 +42,28 @@ impl Classifier {
         if model.classes == 0 {
             return Err(Error::FeaturesOnly(model.provenance.model.clone()));
         }
-        let mut tensors = weights::tensors(&model.weights)?;
-        let mut take = |name: &str| match tensors.remove(name) {
-            Some(tensor) => tensor.to_device(device),
+        let trunk = model.trunk_with(device, options)?;
+        Classifier::with_trunk(model, trunk, &weights::tensors(&model.weights)?, model.label_names.clone())
+    }
+
+    /// A `trunk` that is compiled already, of `model`'s shape and for photos as `model` takes them, below the `fc.weight` (classes, D) and
+    /// `fc.bias` (classes) among `tensors`; `label_names` are those of the classes.
+    ///
+    /// # Errors
+    /// If one of the two is missing, or the trunk's device has no room.
+    pub fn with_trunk(
+        model: &Model,
+        trunk: Trunk,
+        tensors: &BTreeMap<String, Tensor>,
+        label_names: Vec<String>,
+    ) -> Result<Classifier> {
+        let place = |name: &str| match tensors.get(name) {
+            Some(tensor) => tensor.to_device(trunk.device()),
             None => Err(candle_core::Error::msg(format!("the weights hold no tensor `{name}`"))),
         };
-        let fc = Linear::new(take("fc.weight")?, Some(take("fc.bias")?));
-        Ok(Classifier {
-            architecture: model.architecture,
-            trunk: model.trunk_with(device, options)?,
-            fc,
-            label_names: model.label_names.clone(),
-            preprocessing: model.preprocessing.clone(),
-        })
+        let fc = Linear::new(place("fc.weight")?, Some(place("fc.bias")?));
+        let (architecture, preprocessing) = (model.architecture, model.preprocessing.clone());
+        Ok(Classifier { architecture, trunk, fc, label_names, preprocessing })
     }
 
     /// The network's shape.
@@ -179,6 +189,16 @@ mod tests {
             assert!(pooled.iter().zip(&features).all(|(a, b)| (a - b).abs() <= 1e-6 * largest), "{name}");
             assert!(largest > 0.0);
         }
+    }
+
+    #[test]
+    fn a_classifier_on_a_trunk_needs_its_two_tensors() {
+        let model = model(3);
+        let trunk = model.trunk(&Device::Cpu).unwrap();
+        let mut tensors = weights::tensors(&model.weights).unwrap();
+        tensors.remove("fc.bias");
+        let error = Classifier::with_trunk(&model, trunk, &tensors, Vec::new()).unwrap_err();
+        assert!(error.to_string().starts_with("the weights hold no tensor `fc.bias`"), "{error}");
     }
 
     #[test]

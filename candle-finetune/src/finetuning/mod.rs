@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::Tensor;
 use candle_resnet::preprocess::Note;
+use candle_resnet::{Classifier, Model, Trunk};
 use serde::{Deserialize, Serialize};
 
 use crate::augment::{Augmentation, ViewCount};
@@ -184,6 +185,28 @@ impl FineTuned {
     /// Whether the weights were trained once more on all training images after they were measured.
     pub fn was_refitted(&self) -> bool {
         self.trained.stages.iter().any(|stage| stage.phase == Phase::Refit)
+    }
+}
+
+/// What fine-tuning makes of a model.
+#[derive(Debug)]
+pub struct FineTunedModel {
+    /// The new weights, and all that is known of them.
+    pub tuned: FineTuned,
+    /// The frozen form of the whole network with the new weights, as it was compiled to ask it. A tail that was stopped has none where
+    /// there is no test.
+    pub trunk: Option<Trunk>,
+}
+
+impl FineTunedModel {
+    /// The network to ask further, where there is a frozen form; it came of `model`, and nothing is compiled anew.
+    ///
+    /// # Errors
+    /// If the device has no room.
+    pub fn classifier(&self, model: &Model) -> Result<Option<Classifier>> {
+        let Some(trunk) = self.trunk.clone() else { return Ok(None) };
+        let (tensors, classes) = (&self.tuned.trained.tensors, self.tuned.classes.clone());
+        Ok(Some(Classifier::with_trunk(model, trunk, tensors, classes)?))
     }
 }
 

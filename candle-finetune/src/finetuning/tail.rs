@@ -25,8 +25,8 @@ use super::identity;
 use super::resuming::{Journal, Left};
 use super::start::{Fitted, Start};
 use super::{
-    Derived, Findings, FineTuned, Observer, Phase, Rates, Settings, Stage, TrainedWeights, Validation, assignments,
-    check_classes, fine_tune,
+    Derived, Findings, FineTuned, FineTunedModel, Observer, Phase, Rates, Settings, Stage, TrainedWeights, Validation,
+    assignments, check_classes, fine_tune,
 };
 use crate::augment::Augmentation;
 use crate::checkpoints::Checkpoints;
@@ -68,12 +68,16 @@ pub fn fine_tune_model(
     splits: &Splits<'_>,
     settings: &Settings,
     observer: &mut dyn Observer,
-) -> Result<FineTuned> {
+) -> Result<FineTunedModel> {
     settings.validate()?;
     let Machine { device, options, maps, checkpoints } = machine;
     let frozen = Frozen { model, device, options };
     match &settings.tail {
-        None => fine_tune(&frozen.trunk(None)?, &model.preprocessing, splits, settings, observer),
+        None => {
+            let trunk = frozen.trunk(None)?;
+            let tuned = fine_tune(&trunk, &model.preprocessing, splits, settings, observer)?;
+            Ok(FineTunedModel { tuned, trunk: Some(trunk) })
+        }
         Some(tail) => {
             check_photo_channels(model.architecture.in_channels).map_err(candle_resnet::Error::from)?;
             let tail = tail.resolved(model.provenance.file.is_none());
@@ -115,7 +119,10 @@ pub(super) struct Unfreezing<'a> {
 }
 
 /// What a network that was trained makes of images.
+#[derive(Default)]
 struct Delivered {
+    /// Its frozen form.
+    trunk: Option<Trunk>,
     /// What it reaches on the test images.
     test: Option<Metrics>,
     /// The training images by their features.
@@ -126,7 +133,7 @@ struct Delivered {
 type TrainerState = BTreeMap<String, Tensor>;
 
 impl Unfreezing<'_> {
-    fn run(&self, observer: &mut dyn Observer) -> Result<FineTuned> {
+    fn run(&self, observer: &mut dyn Observer) -> Result<FineTunedModel> {
         let architecture = &self.frozen.model.architecture;
         let first = self.tail.train_from.part(architecture)?;
         let mut findings = Findings::default();
@@ -148,8 +155,8 @@ impl Unfreezing<'_> {
                 (ended, _) => ended?,
             },
         };
-        let Delivered { test, neighbours } = self.delivered(&ended, &mut findings, observer)?;
-        Ok(FineTuned {
+        let Delivered { trunk, test, neighbours } = self.delivered(&ended, &mut findings, observer)?;
+        let tuned = FineTuned {
             classes: self.splits.classes.clone(),
             assignments: assignments(self.splits.train, &start.kept, &start.held_out),
             test,
@@ -157,7 +164,8 @@ impl Unfreezing<'_> {
             findings,
             neighbours,
             trained: self.trained(start.fitted, ended),
-        })
+        };
+        Ok(FineTunedModel { tuned, trunk })
     }
 
     fn journal<'b>(&self, checkpoints: &'b Checkpoints) -> Result<Journal<'b>> {
@@ -386,7 +394,7 @@ impl Unfreezing<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Delivered> {
         if *interrupted && self.splits.test.is_none() {
-            return Ok(Delivered { test: None, neighbours: None });
+            return Ok(Delivered::default());
         }
         let trunk = self.frozen.trunk(Some(tensors))?;
         let head = Head::from_tensors(&tensors["fc.weight"], &tensors["fc.bias"])?;
@@ -394,7 +402,7 @@ impl Unfreezing<'_> {
         let test = reader.test(&head, self.splits, observer)?;
         let neighbours = if *interrupted { None } else { reader.index(self.splits, observer)? };
         findings.append(reader.findings);
-        Ok(Delivered { test, neighbours })
+        Ok(Delivered { trunk: Some(trunk), test, neighbours })
     }
 
     fn feature_reader<'b>(&'b self, trunk: &'b Trunk) -> head::Reader<'b> {

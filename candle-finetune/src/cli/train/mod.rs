@@ -116,8 +116,8 @@ impl Arguments {
         let unfinished = settings.tail.is_some().then(|| self.unfinished(&target, &run)).transpose()?;
         let checkpoints = unfinished.as_ref().map(Unfinished::checkpoints);
         let machine = Machine { device: &device, options: &options, maps: store.as_ref(), checkpoints };
-        let tuned = match fine_tune_model(&model, machine, &Splits::of(&dataset), &settings, log) {
-            Ok(tuned) => tuned,
+        let delivered = match fine_tune_model(&model, machine, &Splits::of(&dataset), &settings, log) {
+            Ok(delivered) => delivered,
             Err(error) => {
                 let folder = unfinished.and_then(|unfinished| self.close_failed(unfinished, &error));
                 folder.iter().for_each(|folder| log.unfinished(folder));
@@ -125,16 +125,17 @@ impl Arguments {
             }
         };
         let record = for_anywhere(record);
-        let bundle = draft.write(&model, &tuned, &settings, &record)?.publish()?;
+        let bundle = draft.write(&model, &delivered.tuned, &settings, &record)?.publish()?;
         let (model, dataset, settings, record, copies) = (&model, &dataset, &settings, &record, copies.as_slice());
-        let run = report::Run { model, dataset, settings, record, device: &device, options: &options, copies };
-        let written = (!self.no_report).then(|| run.report(&tuned, &bundle, interrupt)).transpose();
+        let run = report::Run { model, dataset, settings, record, copies };
+        let written = (!self.no_report).then(|| run.report(&delivered, &bundle, interrupt)).transpose();
         // Weights that were trained for hours are worth more than a drawing of them.
         let written = written.unwrap_or_else(|error| {
             log.note(&format!("the report was not written: {error:#}"));
             None
         });
         let report = written.map(|()| bundle.join(PAGE));
+        let tuned = delivered.tuned;
         let unfinished = unfinished.and_then(|unfinished| unfinished.close(tuned.trained.interrupted));
         Ok(Trained { tuned, bundle, report, unfinished })
     }

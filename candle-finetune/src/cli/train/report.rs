@@ -2,18 +2,16 @@
 
 use std::path::Path;
 
-use candle_core::Device;
 use candle_finetune::Settings;
 use candle_finetune::bundle::RunRecord;
 use candle_finetune::calibration::LabelledLogits;
 use candle_finetune::dataset::{Dataset, Sample, SplitName};
 use candle_finetune::evaluate::{ClassMap, evaluate};
 use candle_finetune::extract::{Skipped, Unreadable};
-use candle_finetune::finetuning::{FineTuned, Validation};
-use candle_finetune::report::{Fact, Measured, NetworkExplainer, PAGE, Report};
+use candle_finetune::finetuning::{FineTuned, FineTunedModel, Validation};
+use candle_finetune::report::{Explainer, Fact, Measured, NetworkExplainer, PAGE, Report};
 use candle_finetune::run_file::RunFile;
 use candle_finetune::train::Metrics;
-use candle_resnet::plan::PlanOptions;
 use candle_resnet::{Classifier, Model};
 
 use super::log::parts;
@@ -32,8 +30,6 @@ pub struct Run<'a> {
     pub dataset: &'a Dataset,
     pub settings: &'a Settings,
     pub record: &'a RunRecord,
-    pub device: &'a Device,
-    pub options: &'a PlanOptions,
     /// What was found of equal files.
     pub copies: &'a [String],
 }
@@ -49,17 +45,18 @@ struct Judged {
 }
 
 impl Run<'_> {
-    /// Writes the report on `tuned` into its `bundle`.
-    pub fn report(&self, tuned: &FineTuned, bundle: &Path, interrupt: Interrupt) -> anyhow::Result<()> {
-        let delivered = Model::named(&bundle.to_string_lossy())?;
-        let classifier = delivered.classifier_with(self.device, self.options)?;
-        let judged = match self.judged_by_head(tuned) {
-            Some(judged) => Some(judged),
-            None => self.judged_anew(tuned, (&delivered, &classifier), interrupt)?,
+    /// Writes the report on what was `delivered` into its `bundle`.
+    pub fn report(&self, delivered: &FineTunedModel, bundle: &Path, interrupt: Interrupt) -> anyhow::Result<()> {
+        let tuned = &delivered.tuned;
+        let classifier = delivered.classifier(self.model)?;
+        let judged = match (self.judged_by_head(tuned), &classifier) {
+            (None, Some(classifier)) => self.judged_anew(tuned, classifier, interrupt)?,
+            (judged, _) => judged,
         };
         let read = |name: &str| candle_resnet::preprocess::decode(Path::new(name)).ok();
-        let explainer = NetworkExplainer { classifier: &classifier, index: tuned.neighbours.as_ref(), read: &read };
-        let class = |class: usize| classifier.label(class);
+        let index = tuned.neighbours.as_ref();
+        let explainer = classifier.as_ref().map(|classifier| NetworkExplainer { classifier, index, read: &read });
+        let class = |class: usize| self.dataset.classes[class].clone();
         let measured = judged.as_ref().map(|judged| Measured {
             what: judged.what.clone(),
             images: &judged.samples,
@@ -67,9 +64,9 @@ impl Run<'_> {
             logits: &judged.logits,
             calibration: tuned.trained.calibration.as_ref(),
             calibrated_here: judged.validates,
-            preprocessing: &delivered.preprocessing,
-            channels: delivered.architecture.in_channels,
-            explainer: Some(&explainer),
+            preprocessing: &self.model.preprocessing,
+            channels: self.model.architecture.in_channels,
+            explainer: explainer.as_ref().map(|explainer| explainer as &dyn Explainer),
             class: &class,
         });
         let report = Report {
@@ -110,7 +107,7 @@ impl Run<'_> {
     fn judged_anew(
         &self,
         tuned: &FineTuned,
-        (delivered, classifier): (&Model, &Classifier),
+        classifier: &Classifier,
         interrupt: Interrupt,
     ) -> anyhow::Result<Option<Judged>> {
         let held_out = tuned.assignments.iter().filter(|assignment| assignment.held_out);
@@ -124,7 +121,7 @@ impl Run<'_> {
         ];
         let choice = choices.into_iter().find(|(samples, ..)| !samples.is_empty());
         let Some((samples, validates, what)) = choice.filter(|_| !tuned.trained.interrupted) else { return Ok(None) };
-        let map = ClassMap::between(&self.dataset.classes, delivered)?;
+        let map = ClassMap::own(self.dataset.classes.len());
         let pass = ImagePass::new(samples.len(), interrupt);
         let evaluation = pass.run(|observer| evaluate(classifier, &samples, &map, Unreadable::Skipped, observer))?;
         let rows = evaluation.extracted.kept;
