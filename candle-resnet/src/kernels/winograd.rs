@@ -1,7 +1,7 @@
 //! Convolutions with fewer multiplications: Winograd's F(m×m, r×r), after Lavin & Gray 2015 (1509.09308).
 //!
 //! A tile of `m + r - 1` points a side is transformed, multiplied by transformed weights (one matrix product per point,
-//! over all tiles), and transformed back into m×m outputs. The points are 0, ±5/8, ±3/2, ∞ for six of them and 0, ±1, ∞ for four.
+//! over all tiles), and transformed back into m×m outputs. The points are ±5/8, ±3/2, 0, ∞ for six of them and 0, ±1, ∞ for four.
 //!
 //! Of a kernel of three taps and stride 2, the outer taps see one pixel in two and the middle tap the others: along a side it is the sum of
 //! an F(4, 2), at ±1/2, ±5/4, ∞, or an F(2, 2), at ±1, ∞, and of products with the middle tap. Points that have the middle tap in common are rows of

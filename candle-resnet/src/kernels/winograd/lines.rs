@@ -32,13 +32,13 @@ pub(super) unsafe fn input_line<V: Lanes, const P: usize, const M: usize>(d: [V;
             let (inner, outer) = (INNER * INNER, OUTER * OUTER);
             let (product, sum) = (V::splat(inner * outer), V::splat(-(inner + outer)));
             let (inner, outer) = (V::splat(-inner), V::splat(-outer));
-            t[0] = d[0].mul_add(product, d[2].mul_add(sum, d[4]));
             let (even, odd) = (d[2].mul_add(outer, d[4]), d[1].mul_add(outer, d[3]));
-            t[1] = odd.mul_add(V::splat(INNER), even);
-            t[2] = odd.mul_add(V::splat(-INNER), even);
+            t[0] = odd.mul_add(V::splat(INNER), even);
+            t[1] = odd.mul_add(V::splat(-INNER), even);
             let (even, odd) = (d[2].mul_add(inner, d[4]), d[1].mul_add(inner, d[3]));
-            t[3] = odd.mul_add(V::splat(OUTER), even);
-            t[4] = odd.mul_add(V::splat(-OUTER), even);
+            t[2] = odd.mul_add(V::splat(OUTER), even);
+            t[3] = odd.mul_add(V::splat(-OUTER), even);
+            t[4] = d[0].mul_add(product, d[2].mul_add(sum, d[4]));
             t[5] = d[1].mul_add(product, d[3].mul_add(sum, d[5]));
         }
     }
@@ -108,10 +108,9 @@ pub(super) unsafe fn output_line<V: Lanes, const P: usize, const M: usize>(m: [V
     // SAFETY: the caller's.
     unsafe {
         let mut y = [V::splat(0.0); M];
-        let (sum, difference) = (m[1].add(m[2]), m[1].sub(m[2]));
         if P == 4 {
-            y[0] = m[0].add(sum);
-            y[1] = difference.sub(m[3]);
+            y[0] = m[0].add(m[1].add(m[2]));
+            y[1] = m[1].sub(m[2]).sub(m[3]);
             return y;
         }
         if P == 5 {
@@ -120,8 +119,9 @@ pub(super) unsafe fn output_line<V: Lanes, const P: usize, const M: usize>(m: [V
         if P == 9 {
             return strided_output_line(m);
         }
-        let (outer_sum, outer_difference) = (m[3].add(m[4]), m[3].sub(m[4]));
-        y[0] = m[0].add(sum).add(outer_sum);
+        let (sum, difference) = (m[0].add(m[1]), m[0].sub(m[1]));
+        let (outer_sum, outer_difference) = (m[2].add(m[3]), m[2].sub(m[3]));
+        y[0] = m[4].add(sum).add(outer_sum);
         y[1] = outer_difference.mul_add(V::splat(OUTER), difference.mul(V::splat(INNER)));
         y[2] = outer_sum.mul_add(V::splat(OUTER * OUTER), sum.mul(V::splat(INNER * INNER)));
         if M == 4 {

@@ -145,9 +145,9 @@ unsafe fn kernel_line<V: Lanes, const P: usize>(g: [V; TAPS]) -> [V; P] {
             return t;
         }
         let (inner, outer) = (INNER * INNER, OUTER * OUTER);
-        t[0] = g[0].mul(V::splat(1.0 / (inner * outer)));
-        [t[1], t[2]] = at_pair(g, INNER, 2.0 * inner * (inner - outer));
-        [t[3], t[4]] = at_pair(g, OUTER, 2.0 * outer * (outer - inner));
+        [t[0], t[1]] = at_pair(g, INNER, 2.0 * inner * (inner - outer));
+        [t[2], t[3]] = at_pair(g, OUTER, 2.0 * outer * (outer - inner));
+        t[4] = g[0].mul(V::splat(1.0 / (inner * outer)));
         t
     }
 }
