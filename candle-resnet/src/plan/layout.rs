@@ -9,6 +9,10 @@ use crate::kernels::{Extent, Stored, Unfolding, Window, blocks_of};
 /// Maps of a segment, in bytes, that should stay in the caches.
 const CACHED_BYTES: usize = 3 << 20;
 
+/// Pixels of a segment's output that are computed at once even where maps leave the caches: fewer do not pay for reading the weights, which
+/// are the heaviest where maps are smallest.
+const ENOUGH_PIXELS: usize = 240;
+
 /// What of a run depends on the size and number of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
@@ -52,7 +56,8 @@ impl Layout {
         for segment in &plan.segments {
             let (extents, values) = walk(segment, &mut of_slot)?;
             let largest = values.iter().map(|&(_, values)| values).max().unwrap_or(0);
-            at_once = fitting(largest * size_of::<S>(), images, at_once);
+            let pixels = extents.last().map_or(0, |(_, output)| output.pixels());
+            at_once = fitting(largest * size_of::<S>(), pixels, images, at_once);
             for (slot, values) in values {
                 layout.slots[slot] = layout.slots[slot].max(values * at_once);
             }
@@ -71,10 +76,10 @@ impl Layout {
     }
 }
 
-/// Images that fit the caches, given the bytes of a map: a multiple of what the segment before takes at once, not more than
-/// there are.
-fn fitting(bytes: usize, images: usize, before: usize) -> usize {
-    let fit = CACHED_BYTES / (3 * bytes).max(1);
+/// Images that fit the caches, given the bytes of a map, or have enough pixels: a multiple of what the segment before takes at once, not more
+/// than there are.
+fn fitting(bytes: usize, pixels: usize, images: usize, before: usize) -> usize {
+    let fit = (CACHED_BYTES / (3 * bytes).max(1)).max(ENOUGH_PIXELS.div_ceil(pixels.max(1)));
     (fit.min(images) / before * before).max(before)
 }
 
