@@ -34,7 +34,7 @@ impl ClassMap {
     }
 
     /// For a model that was trained on these classes: each is the output of its own index.
-    pub fn own(classes: usize) -> ClassMap {
+    pub fn identity(classes: usize) -> ClassMap {
         ClassMap { outputs: (0..classes).collect(), by_order: false }
     }
 

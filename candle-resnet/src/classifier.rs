@@ -46,8 +46,8 @@ impl Classifier {
         Classifier::with_trunk(model, trunk, &weights::tensors(&model.weights)?, model.label_names.clone())
     }
 
-    /// A `trunk` that is compiled already, of `model`'s shape and for photos as `model` takes them, below the `fc.weight` (classes, D) and
-    /// `fc.bias` (classes) among `tensors`; `label_names` are those of the classes.
+    /// A `trunk` that is compiled already, of `model`'s shape and for photos as `model` takes them, under a head of the `fc.weight` (classes, D)
+    /// and the `fc.bias` (classes) among `tensors`; `label_names` are those of the classes.
     ///
     /// # Errors
     /// If one of the two is missing, or the trunk's device has no room.

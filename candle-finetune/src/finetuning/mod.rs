@@ -193,16 +193,15 @@ impl FineTuned {
 pub struct FineTunedModel {
     /// The new weights, and all that is known of them.
     pub tuned: FineTuned,
-    /// The frozen form of the whole network with the new weights, as it was compiled to ask it. A tail that was stopped has none where
-    /// there is no test.
+    /// The frozen trunk below the new head, as it was compiled; none of a tail that was stopped, where there is no test.
     pub trunk: Option<Trunk>,
 }
 
 impl FineTunedModel {
-    /// The network to ask further, where there is a frozen form; it came of `model`, and nothing is compiled anew.
+    /// The delivered network as a classifier, compiled already, where there is a trunk; `model` is what was fine-tuned.
     ///
     /// # Errors
-    /// If the device has no room.
+    /// If the head is not among the tensors, or the device has no room.
     pub fn classifier(&self, model: &Model) -> Result<Option<Classifier>> {
         let Some(trunk) = self.trunk.clone() else { return Ok(None) };
         let (tensors, classes) = (&self.tuned.trained.tensors, self.tuned.classes.clone());

@@ -269,8 +269,8 @@ impl Team<'_> {
         let tiles = layer.images * shape.scheme.tiles(shape.output);
         let heavy = size_of_val(layer.weights) >= HEAVY_WEIGHTS;
         let most = if heavy { MAX_TILES } else { MAX_TILES / 2 };
-        // Tiles of stride 2 have twice the points.
-        let at_once = most / shape.scheme.stride();
+        // Tiles of 81 points are as large as two of 36.
+        let at_once = if shape.scheme.points() > 6 { most / 2 } else { most };
         let columns = blocks_of(shape.out_channels) / layer.column_blocks;
         let few = tiles < self.width * 28 || (heavy && tiles < self.width * at_once);
         let Layer { input, weights, column_blocks, bias, residual, relu, output, .. } = layer;

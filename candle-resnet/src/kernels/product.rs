@@ -210,7 +210,7 @@ unsafe fn prefetch_finish<V: Lanes, I: Stored, O: Stored, const R: usize, const 
     for b in 0..B {
         for r in 0..R {
             let at = b * product.block_stride + (row + r) * LANES;
-            // SAFETY: any address will do.
+            // SAFETY: any address will do; the instruction set is the caller's.
             unsafe {
                 V::prefetch_first(product.output.wrapping_add(at).cast());
                 if !product.finish.residual.is_null() {

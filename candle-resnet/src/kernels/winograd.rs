@@ -140,7 +140,7 @@ pub(crate) struct TransformInputs<'a, S> {
     pub(crate) blocks: usize,
     /// Those that this call transforms.
     pub(crate) range: Range<usize>,
-    /// (products, blocks, points of a product, tiles, 16), padded.
+    /// (products, blocks, rows of the product, 16), padded; its rows are the tiles at each of its points that have it.
     pub(crate) transformed: Writable<'a, S>,
 }
 
@@ -160,7 +160,7 @@ pub(crate) struct Multiply<'a, S> {
     pub(crate) columns: usize,
     /// Those that this call computes.
     pub(crate) range: Range<usize>,
-    /// (blocks of the range, products, points of a product, tiles, 16), padded.
+    /// (blocks of the range, products, rows of the product, 16), padded.
     pub(crate) products: Writable<'a>,
 }
 
@@ -179,7 +179,7 @@ pub(crate) struct MultiplyPlain<'a, S> {
     pub(crate) range: Range<usize>,
     /// Transformed weights of some input blocks; [`Tiles::transformed_weights`] of them.
     pub(crate) scratch: &'a mut [S],
-    /// (blocks of the range, products, points of a product, tiles, 16), padded.
+    /// (blocks of the range, products, rows of the product, 16), padded.
     pub(crate) products: Writable<'a>,
 }
 
@@ -247,7 +247,7 @@ unsafe fn inputs<V: Lanes, S: Stored, const P: usize, const M: usize>(call: &Tra
                 && column >= padding
                 && row - padding + P <= extent.height
                 && column - padding + P <= extent.width;
-            // SAFETY: the tile lies within the plane, or a copy of it in `bordered` does.
+            // SAFETY: the tile lies within the plane, or a copy of it in `bordered` does; `transformed` has a row for every point of a tile.
             unsafe {
                 let plane = call.input.as_ptr().add(plane);
                 let to = call.transformed.at(0);

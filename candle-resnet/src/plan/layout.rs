@@ -9,8 +9,8 @@ use crate::kernels::{Extent, Stored, Unfolding, Window, blocks_of};
 /// Maps of a segment, in bytes, that should stay in the caches.
 const CACHED_BYTES: usize = 3 << 20;
 
-/// Pixels of a segment's output that are computed at once even where maps leave the caches: fewer do not pay for reading the weights, which
-/// are the heaviest where maps are smallest.
+/// Pixels of a segment's output that are wanted at once even where maps leave the caches: fewer do not pay for reading the weights, which
+/// are the heaviest where maps are smallest. The number of images is rounded down to a multiple of the segment's before.
 const ENOUGH_PIXELS: usize = 240;
 
 /// What of a run depends on the size and number of images.
@@ -121,5 +121,32 @@ fn output<S: Stored>(step: &Step<S>, input: Extent) -> Extent {
             Extent { height: input.height.div_ceil(*stride), width: input.width.div_ceil(*stride) }
         }
         Operation::Attend { .. } | Operation::Normalise { .. } => input,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_images_fit_as_the_caches_hold_or_weights_are_worth_reading_for() {
+        const KB: usize = 1 << 10;
+        for (kilobytes, pixels, images, before, expected) in [
+            (3136, 56 * 56, 8, 1, 1), // ResNet-50's layer1
+            (784, 14 * 14, 8, 1, 2),  // layer3
+            (392, 7 * 7, 8, 2, 4),    // layer4
+            (98, 7 * 7, 8, 1, 8),     // ResNet-18's
+            (98, 7 * 7, 32, 1, 10),
+            (392, 7 * 7, 3, 2, 2),
+            (392, 7 * 7, 1, 1, 1),
+            (1, 1, 1000, 1, 1000),
+            (0, 0, 8, 1, 8),
+        ] {
+            assert_eq!(
+                fitting(kilobytes * KB, pixels, images, before),
+                expected,
+                "{kilobytes} {pixels} {images} {before}"
+            );
+        }
     }
 }

@@ -121,7 +121,7 @@ impl Run<'_> {
         ];
         let choice = choices.into_iter().find(|(samples, ..)| !samples.is_empty());
         let Some((samples, validates, what)) = choice.filter(|_| !tuned.trained.interrupted) else { return Ok(None) };
-        let map = ClassMap::own(self.dataset.classes.len());
+        let map = ClassMap::identity(self.dataset.classes.len());
         let pass = ImagePass::new(samples.len(), interrupt);
         let evaluation = pass.run(|observer| evaluate(classifier, &samples, &map, Unreadable::Skipped, observer))?;
         let rows = evaluation.extracted.kept;

@@ -81,8 +81,10 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    unsafe fn prefetch_second(_: *const f32) {}
     unsafe fn prefetch_first(_: *const f32) {}
+
+    #[inline(always)]
+    unsafe fn prefetch_second(_: *const f32) {}
 
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {

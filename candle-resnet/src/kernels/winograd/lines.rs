@@ -1,9 +1,9 @@
 //! The one-dimensional transforms of tiles, of which a tile takes one for each of its rows and columns.
 
+use super::super::lanes::Lanes;
 use super::matrices::{INNER, OUTER, STRIDED_INNER, STRIDED_OUTER};
 use super::side::Side;
 use super::{MAX_POINTS, Scheme};
-use crate::kernels::lanes::Lanes;
 
 /// Bᵀ times a column.
 #[inline(always)]
@@ -15,7 +15,7 @@ pub(super) unsafe fn input_line<V: Lanes, const P: usize, const M: usize>(d: [V;
             t[0] = d[2].sub(d[0]);
             t[1] = d[1].add(d[2]);
             t[2] = d[2].sub(d[1]);
-            t[3] = d[1].sub(d[3]);
+            t[3] = d[3].sub(d[1]);
         } else if P == 5 {
             return constant_input_line::<V, P, M, M>(d);
         } else if P == 9 {
@@ -60,9 +60,9 @@ pub(super) unsafe fn side_input_line<V: Lanes, const P: usize, const M: usize>(o
 }
 
 /// A side of `OUTPUTS` of the scheme that has P points and M outputs.
-struct Constant<const P: usize, const M: usize, const OUTPUTS: usize>;
+struct ConstantSide<const P: usize, const M: usize, const OUTPUTS: usize>;
 
-impl<const P: usize, const M: usize, const OUTPUTS: usize> Constant<P, M, OUTPUTS> {
+impl<const P: usize, const M: usize, const OUTPUTS: usize> ConstantSide<P, M, OUTPUTS> {
     /// Of a scheme of fewer outputs, which never asks, the whole one.
     const SIDE: Side = Side::new(Scheme::of(P, M), if OUTPUTS < M { OUTPUTS } else { M });
 }
@@ -70,12 +70,12 @@ impl<const P: usize, const M: usize, const OUTPUTS: usize> Constant<P, M, OUTPUT
 /// Bᵀ of a side times a column. Loops are over constants, and leave nothing of zeros and ones.
 #[inline(always)]
 unsafe fn constant_input_line<V: Lanes, const P: usize, const M: usize, const OUTPUTS: usize>(d: [V; P]) -> [V; P] {
-    let side = const { &Constant::<P, M, OUTPUTS>::SIDE };
+    let side = const { &ConstantSide::<P, M, OUTPUTS>::SIDE };
     // SAFETY: the caller's.
     unsafe {
         let mut t = [V::splat(0.0); P];
         for index in 0..side.count {
-            t[side.points()[index]] = weighted::<V, P>(&side.input[index], &d);
+            t[side.points()[index]] = dot::<V, P>(&side.input[index], &d);
         }
         t
     }
@@ -83,7 +83,7 @@ unsafe fn constant_input_line<V: Lanes, const P: usize, const M: usize, const OU
 
 /// The sum of values times factors.
 #[inline(always)]
-unsafe fn weighted<V: Lanes, const P: usize>(factors: &[f32; MAX_POINTS], values: &[V; P]) -> V {
+unsafe fn dot<V: Lanes, const P: usize>(factors: &[f32; MAX_POINTS], values: &[V; P]) -> V {
     // SAFETY: the caller's.
     unsafe {
         let mut sum: Option<V> = None;
@@ -110,7 +110,7 @@ pub(super) unsafe fn output_line<V: Lanes, const P: usize, const M: usize>(m: [V
         let mut y = [V::splat(0.0); M];
         if P == 4 {
             y[0] = m[0].add(m[1].add(m[2]));
-            y[1] = m[1].sub(m[2]).sub(m[3]);
+            y[1] = m[1].sub(m[2]).add(m[3]);
             return y;
         }
         if P == 5 {
@@ -168,7 +168,7 @@ pub(super) unsafe fn side_output_line<V: Lanes, const P: usize, const M: usize>(
 /// Aᵀ of a side times a column. Loops are over constants, and leave nothing of zeros and ones.
 #[inline(always)]
 unsafe fn constant_output_line<V: Lanes, const P: usize, const M: usize, const OUTPUTS: usize>(m: [V; P]) -> [V; M] {
-    let side = const { &Constant::<P, M, OUTPUTS>::SIDE };
+    let side = const { &ConstantSide::<P, M, OUTPUTS>::SIDE };
     // SAFETY: the caller's.
     unsafe {
         let mut had = [V::splat(0.0); P];
@@ -177,8 +177,56 @@ unsafe fn constant_output_line<V: Lanes, const P: usize, const M: usize, const O
         }
         let mut y = [V::splat(0.0); M];
         for output in 0..side.outputs {
-            y[output] = weighted::<V, P>(&side.output[output], &had);
+            y[output] = dot::<V, P>(&side.output[output], &had);
         }
         y
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::lanes::{LANES, Portable};
+    use super::*;
+
+    const TOLERANCE: f32 = 1e-6;
+
+    fn splat(value: f32) -> Portable {
+        // SAFETY: every processor has this instruction set.
+        unsafe { Portable::splat(value) }
+    }
+
+    fn lane(vector: Portable) -> f32 {
+        let mut values = [0.0; LANES];
+        // SAFETY: as above, and there is room for a vector.
+        unsafe { vector.store(values.as_mut_ptr()) };
+        values[0]
+    }
+
+    /// The lines that are written by hand make of each unit vector what the matrices say.
+    fn check<const P: usize, const M: usize>() {
+        for index in 0..P {
+            let unit: [Portable; P] = std::array::from_fn(|other| splat(if other == index { 1.0 } else { 0.0 }));
+            // SAFETY: as above.
+            let (inputs, expected) = unsafe { (input_line::<_, P, M>(unit), constant_input_line::<_, P, M, M>(unit)) };
+            for (point, (value, expected)) in inputs.into_iter().zip(expected).enumerate() {
+                let difference = (lane(value) - lane(expected)).abs();
+                assert!(difference <= TOLERANCE, "{P} {M}: point {point} of pixel {index}: {difference} off");
+            }
+            // SAFETY: as above.
+            let (outputs, expected) =
+                unsafe { (output_line::<_, P, M>(unit), constant_output_line::<_, P, M, M>(unit)) };
+            for (output, (value, expected)) in outputs.into_iter().zip(expected).enumerate() {
+                let difference = (lane(value) - lane(expected)).abs();
+                assert!(difference <= TOLERANCE, "{P} {M}: output {output} of point {index}: {difference} off");
+            }
+        }
+    }
+
+    #[test]
+    fn transforms_by_hand_are_those_of_the_matrices() {
+        check::<4, 2>();
+        check::<6, 4>();
+        check::<6, 3>();
+        check::<9, 4>();
     }
 }

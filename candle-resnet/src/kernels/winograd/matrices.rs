@@ -2,7 +2,7 @@
 
 use super::{MAX_FACTORS, Scheme};
 
-/// The inner and outer pair of six points: 0, ±5/8, ±3/2, ∞. Of points whose products are exact they lose the least: in f32 less than half
+/// The inner and outer pair of six points: ±5/8, ±3/2, 0, ∞. Of points whose products are exact they lose the least: in f32 less than half
 /// of what 0, ±1, ±2, ∞ do, whose powers and distances lie further apart.
 pub(super) const INNER: f32 = 0.625;
 pub(super) const OUTER: f32 = 1.5;

@@ -12,7 +12,7 @@ pub(super) struct Side {
     pub(super) outputs: usize,
     /// Pixels of the input that it sees.
     pub(super) pixels: usize,
-    /// The points of a whole tile that it has: the first so many.
+    /// The points of a whole tile that it has: the first `count`.
     points: [usize; MAX_POINTS],
     pub(super) count: usize,
     /// Bᵀ: (points, pixels).

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
+use super::super::lanes::LANES;
+use super::super::map::Extent;
 use super::side::Side;
 use super::{MAX_FACTORS, MAX_POINTS, Scheme, plain};
-use crate::kernels::lanes::LANES;
-use crate::kernels::map::Extent;
 
 /// Tiles that are computed at once, at most.
 pub(crate) const MAX_TILES: usize = 56;
