@@ -165,9 +165,10 @@ fn unfreezing_above_a_frozen_trunk_goes_as_in_pytorch() {
         let map_at = |images: &Tensor, boundary| trunk.map_at(images, boundary).unwrap();
         let batches = golden.batches().into_iter();
         let inputs = batches.map(|(images, labels)| (golden.input(images, map_at), labels));
-        // Where batch norms follow four images, a rounding decides whether a ReLU passes a value: of the fourth loss of ResNet-18 from layer4,
+        // Where batch norms follow four images, a rounding decides whether a ReLU passes a value: the fourth loss of ResNet-18 from layer4 is
         // 6.92423 or, in f64 too, 6.93260 when the map that enters is 3e-7 off. PyTorch itself is up to 1.4e-3 off on an H200, without TF32.
-        let kinks = golden.batchnorm == "train" || !device().is_cpu();
+        let at_its_edge = golden.name() == "resnet18 from layer4, batch norms train";
+        let kinks = at_its_edge || !device().is_cpu();
         let tolerance = Tolerance { loss: if kinks { 2e-3 } else { F32.loss }, norm: tolerance(F32.norm), ..F32 };
         found.extend(golden.too_far(golden.trainer(&weights, DType::F32), inputs, &tolerance));
     }
