@@ -192,6 +192,16 @@ fn a_device_that_does_not_exist_says_which_do() {
 }
 
 #[test]
+fn half_precision_that_a_device_does_not_have_is_refused_before_the_model_is_read() {
+    let bench = Bench::with_photos();
+    for command in ["train", "eval"] {
+        let ran =
+            bench.run(&[command, "photos", "--model", "nowhere", "--device", "cpu", "--precision", "f16"]).failed();
+        ran.said(&["error: f16 is computed on CUDA alone; bf16 is what a CPU has", "hint: give `--device cuda`"]);
+    }
+}
+
+#[test]
 fn help_and_version_go_to_stdout() {
     let bench = Bench::new();
     let version = format!("finetune {}\n", env!("CARGO_PKG_VERSION"));

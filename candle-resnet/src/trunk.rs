@@ -57,25 +57,24 @@ impl Trunk {
     /// As [`compile`](Trunk::compile); `options` say what a plan for the CPU is for, and what it computes in.
     ///
     /// # Errors
-    /// As [`compile`](Trunk::compile); and if the precision is not f32 on a device of neither the CPU nor CUDA.
+    /// As [`compile`](Trunk::compile), and those of [`Precision::check`].
     pub fn compile_with(
         architecture: &Architecture,
         weights: &VarMap,
         device: &Device,
         options: &PlanOptions,
     ) -> Result<Trunk> {
+        options.precision.check(device)?;
         let blueprint = Blueprint::of(architecture);
         let variables = weights::lock(weights)?;
         let dtype = match options.precision {
             Precision::F32 => DType::F32,
             Precision::Bf16 => DType::BF16,
+            Precision::F16 => DType::F16,
         };
         let weights = FrozenWeights { variables: &variables, device, dtype };
         let form = match device {
             Device::Cpu => Form::Plan(plan::compile(&blueprint, &weights, options)?),
-            Device::Metal(_) if dtype != DType::F32 => {
-                candle_core::bail!("{} is computed on the CPU and on CUDA alone", options.precision)
-            }
             _ => Form::Figure(Figure::build(&blueprint, &weights)?, dtype),
         };
         let (feature_width, in_channels) = (blueprint.feature_width, architecture.in_channels);

@@ -69,7 +69,7 @@ const WARM_UP: u32 = 2;
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let device = arguments.device.open()?;
+    let device = arguments.plan.open(&arguments.device)?;
     let model = arguments.model.load(arguments.fresh.no_pretrained.then_some(0))?;
     let side = arguments.size.map_or(model.preprocessing.crop, |size| size as usize);
     let batch = arguments.batch as usize;
@@ -169,9 +169,9 @@ fn profile(trunk: &Trunk, images: &Tensor, arguments: &Arguments) -> anyhow::Res
     Ok(Outcome::Done)
 }
 
-fn print_profile(steps: &[StepTime], arguments: &Arguments) -> std::io::Result<()> {
+fn print_profile(steps: &[StepTime], arguments: &Arguments) -> anyhow::Result<()> {
     let total: f64 = steps.iter().map(|step| step.time.as_secs_f64()).sum();
-    let peak = candle_resnet::plan::peak_flops(arguments.plan.instruction_set(), arguments.plan.precision());
+    let peak = candle_resnet::plan::peak_flops(arguments.plan.instruction_set(), arguments.plan.precision())?;
     let mut out = std::io::stdout().lock();
     let heading = ("step", "output", "ms/image", "share", "GFLOP/s", "of peak");
     writeln!(
@@ -192,5 +192,6 @@ fn print_profile(steps: &[StepTime], arguments: &Arguments) -> std::io::Result<(
         writeln!(out, "{:<44}{output:>16}{each:>10.3}{share:>6.1}%{rate:>9}{of_peak:>9}", step.name)?;
     }
     let each = 1e3 * total / f64::from(arguments.batch);
-    writeln!(out, "{:<44}{:>16}{each:>10.3}", "all, on one thread", "")
+    writeln!(out, "{:<44}{:>16}{each:>10.3}", "all, on one thread", "")?;
+    Ok(())
 }

@@ -101,7 +101,7 @@ impl Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     check_can_write(&arguments.out, arguments.overwrite)?;
-    let device = arguments.reading.device.open()?;
+    let device = arguments.reading.open_device()?;
     let photos = listed(&arguments.photos)?;
     let samples: Vec<Sample> = photos.into_iter().map(|path| Sample { path, label: 0 }).collect();
     let model = arguments.model.load(arguments.fresh.no_pretrained.then_some(0))?;

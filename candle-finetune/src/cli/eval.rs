@@ -73,7 +73,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             return Err(candle_finetune::Error::Exists(folder).into());
         }
     }
-    let device = arguments.reading.device.open()?;
+    let device = arguments.reading.open_device()?;
     let dataset = scan(&arguments.dir)?;
     let split = arguments.split(&dataset)?;
     let samples = dataset.split(split);

@@ -48,7 +48,7 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let device = arguments.reading.device.open()?;
+    let device = arguments.reading.open_device()?;
     let photos = listed(&arguments.photos)?;
     let samples: Vec<Sample> = photos.into_iter().map(|path| Sample { path, label: 0 }).collect();
     let model = arguments.model.load(None)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use candle_resnet::plan::Precision;
+use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -46,6 +47,7 @@ impl MapShape {
         match self.precision {
             Precision::F32 => (DType::F32, "F32"),
             Precision::Bf16 => (DType::BF16, "BF16"),
+            Precision::F16 => (DType::F16, "F16"),
         }
     }
 
@@ -145,7 +147,8 @@ impl MapWriter {
 /// The values of a vector as they are stored.
 fn bytes_of(row: &Tensor) -> candle_core::Result<Vec<u8>> {
     Ok(match row.dtype() {
-        DType::BF16 => row.to_vec1::<half::bf16>()?.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        DType::BF16 => row.to_vec1::<bf16>()?.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        DType::F16 => row.to_vec1::<f16>()?.iter().flat_map(|value| value.to_le_bytes()).collect(),
         _ => row.to_vec1::<f32>()?.iter().flat_map(|value| value.to_le_bytes()).collect(),
     })
 }
@@ -214,7 +217,10 @@ impl StoredMaps {
                     values.extend(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
                 }
                 Precision::Bf16 => {
-                    values.extend(bytes.as_chunks().0.iter().map(|&bytes| half::bf16::from_le_bytes(bytes).to_f32()));
+                    values.extend(bytes.as_chunks().0.iter().map(|&bytes| bf16::from_le_bytes(bytes).to_f32()));
+                }
+                Precision::F16 => {
+                    values.extend(bytes.as_chunks().0.iter().map(|&bytes| f16::from_le_bytes(bytes).to_f32()));
                 }
             }
         }
@@ -227,6 +233,7 @@ fn shape_of(maps: &TensorView<'_>) -> Option<MapShape> {
     let precision = match maps.dtype() {
         Dtype::F32 => Precision::F32,
         Dtype::BF16 => Precision::Bf16,
+        Dtype::F16 => Precision::F16,
         _ => return None,
     };
     Some(MapShape { rows, map: (channels, height, width), precision })

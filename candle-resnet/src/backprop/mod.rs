@@ -92,6 +92,7 @@ pub fn backward(
         Device::Cuda(device) => match options.precision {
             Precision::F32 => Some(Box::new(cuda::OnCuda::<f32>::new(architecture, first, device)?)),
             Precision::Bf16 => Some(Box::new(cuda::OnCuda::<half::bf16>::new(architecture, first, device)?)),
+            Precision::F16 => None,
         },
         _ => None,
     }

@@ -18,7 +18,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
-use candle_core::Result;
+use candle_core::{Device, Result, bail};
 use half::bf16;
 
 use crate::architecture::GlobalPool;
@@ -35,7 +35,7 @@ pub(crate) use run::End;
 pub use run::StepTime;
 use run::Workspace;
 
-/// What maps and weights are held in, and what is multiplied; sums are f32 in both.
+/// What maps and weights are held in, and what is multiplied; sums are f32 in all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// 24 significant bits.
@@ -43,17 +43,36 @@ pub enum Precision {
     F32,
     /// 8 significant bits: half the memory, and half the time where the processor has instructions for it.
     Bf16,
+    /// 11 significant bits, from 6e-8 to 65504: on CUDA alone, in the time and memory of bf16.
+    F16,
 }
+
+/// What the CPU's kernels say to f16.
+const NO_F16: &str = "f16 is computed on CUDA alone; bf16 is what a CPU has";
 
 impl Precision {
     /// All of them.
-    pub const ALL: [Precision; 2] = [Precision::F32, Precision::Bf16];
+    pub const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
 
-    /// `f32` or `bf16`.
+    /// `f32`, `bf16` or `f16`.
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
+        }
+    }
+
+    /// Refuses a device on which nothing is computed in it.
+    ///
+    /// # Errors
+    /// For f16 off CUDA, and for bf16 on Metal.
+    pub fn check(self, device: &Device) -> Result<()> {
+        match (self, device) {
+            (Precision::F32, _) | (_, Device::Cuda(_)) | (Precision::Bf16, Device::Cpu) => Ok(()),
+            (Precision::F16, Device::Cpu) => bail!("{NO_F16}"),
+            (Precision::F16, Device::Metal(_)) => bail!("f16 is computed on CUDA alone"),
+            (Precision::Bf16, Device::Metal(_)) => bail!("bf16 is computed on the CPU and on CUDA alone"),
         }
     }
 }
@@ -69,7 +88,7 @@ impl FromStr for Precision {
 
     fn from_str(name: &str) -> std::result::Result<Precision, String> {
         let found = Precision::ALL.into_iter().find(|precision| precision.name() == name);
-        found.ok_or_else(|| format!("`{name}` is none of f32, bf16"))
+        found.ok_or_else(|| format!("`{name}` is none of f32, bf16, f16"))
     }
 }
 
@@ -137,11 +156,12 @@ pub(crate) trait Compiled: fmt::Debug + Send + Sync {
 /// Compiles the network before its classifier.
 ///
 /// # Errors
-/// If a tensor is missing or of another shape.
+/// If a tensor is missing or of another shape, or there are no kernels for the precision.
 pub(crate) fn compile(blueprint: &Blueprint, source: &dyn Source, options: &PlanOptions) -> Result<Arc<dyn Compiled>> {
     Ok(match options.precision {
         Precision::F32 => Arc::new(Plan::<f32>::compile(blueprint, source, options)?),
         Precision::Bf16 => Arc::new(Plan::<bf16>::compile(blueprint, source, options)?),
+        Precision::F16 => bail!("{NO_F16}"),
     })
 }
 

@@ -3,18 +3,23 @@
 
 use std::time::Instant;
 
+use candle_core::{Result, bail};
 use half::bf16;
 
-use super::Precision;
+use super::{NO_F16, Precision};
 use crate::kernels::{
     Buffer, ConvolutionShape, Extent, InstructionSet, Kernels, Layer, Scratch, Stored, Team, blocks_of,
 };
 
 /// Floating-point operations per second of one thread: the best of some small products whose data stay in the cache.
-pub fn peak_flops(set: InstructionSet, precision: Precision) -> f64 {
+///
+/// # Errors
+/// For f16, which has no kernels.
+pub fn peak_flops(set: InstructionSet, precision: Precision) -> Result<f64> {
     match precision {
-        Precision::F32 => peak_of::<f32>(set),
-        Precision::Bf16 => peak_of::<bf16>(set),
+        Precision::F32 => Ok(peak_of::<f32>(set)),
+        Precision::Bf16 => Ok(peak_of::<bf16>(set)),
+        Precision::F16 => bail!("{NO_F16}"),
     }
 }
 

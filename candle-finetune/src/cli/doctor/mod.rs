@@ -116,7 +116,7 @@ impl Arguments {
             channels: self.channels,
             catalogue: self.catalogue.clone(),
         };
-        let device = self.device.open()?;
+        let device = self.plan.open(&self.device)?;
         let model = self.preprocessing.adapt(arguments.load(None)?)?;
         let batch = batch_size(model.preprocessing.crop, &device);
         let trunk = model.trunk_with(&device, &self.plan.options_for(&device, &model, images, batch))?;

@@ -111,7 +111,7 @@ impl Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let device = arguments.reading.device.open()?;
+    let device = arguments.reading.open_device()?;
     let form = arguments.form()?;
     let photos = listed(&arguments.photos)?;
     let model = arguments.reading.preprocessing.adapt(arguments.model.load(None)?)?;

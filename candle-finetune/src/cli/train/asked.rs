@@ -183,7 +183,7 @@ impl Asked {
 
     /// Where to compute.
     pub fn device(&self) -> anyhow::Result<Device> {
-        DeviceArgument::named(&self.record.device).open()
+        self.plan.open(&DeviceArgument::named(&self.record.device))
     }
 
     /// How the frozen form of `model` is compiled.
