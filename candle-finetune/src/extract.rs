@@ -11,9 +11,11 @@ use candle_resnet::preprocess::{Note, Preprocessing, check_photo_channels};
 
 use crate::augment::Policy;
 use crate::error::{Error, Result};
+use crate::halving::halved_where_memory_is_short;
 use crate::images::LabelledImages;
 use crate::reading::{Augmenter, Pixels, Reader, Sight, View};
 pub use crate::reading::{Skipped, Unreadable};
+use crate::staging::Staging;
 
 /// Which views of each image go through the network.
 #[derive(Debug, Clone, Copy)]
@@ -149,7 +151,9 @@ pub fn extract_each(
     let step = batch_size(preprocessing.crop, trunk.device()).div_ceil(views.count());
     let reader = Reader { images, preprocessing, channels, augmentation: views.augmenter(), unreadable };
     let batches = (0..images.len()).step_by(step).map(|start| views.sights(start..images.len().min(start + step)));
-    reader.ahead(batches, |pixels| run_over(trunk, preprocessing.crop, pixels, observer))
+    reader.ahead(&Staging::towards(trunk.device()), batches, |pixels| {
+        run_over(trunk, preprocessing.crop, pixels, observer)
+    })
 }
 
 /// Images of `crop`² pixels that go through the network at once: as many pixels as eight of 224² on a CPU, whose caches
@@ -159,9 +163,14 @@ pub fn batch_size(crop: usize, device: &Device) -> usize {
     (images * 224 * 224 / (crop * crop).max(1)).clamp(1, 256)
 }
 
+/// Batches whose features are brought back from a GPU together: it need not be waited for after each.
+const BLOCK: usize = 16;
+
 #[derive(Default)]
 struct Collected {
     features: Vec<f32>, // (N, V, D)
+    /// Those behind that are on the device still.
+    waiting: Vec<Tensor>,
     kept: Vec<usize>,
     skipped: Vec<Skipped>,
     notes: Vec<(String, Note)>,
@@ -182,7 +191,8 @@ fn run_over(
         }
         let mut batch = batch?;
         let images = batch.tensor(trunk.in_channels(), crop, trunk.device())?;
-        let features = images.map(|images| trunk.features(&images)).transpose()?;
+        let features = |images| halved_where_memory_is_short(&images, &|images| trunk.features(images));
+        let features = images.map(features).transpose()?;
         let kept = batch.read_images().collect();
         stopped = observer(FeatureBatch { features, kept, skipped: batch.skipped, notes: batch.notes })?.is_break();
     }
@@ -191,8 +201,9 @@ fn run_over(
 
 impl Collected {
     fn add(&mut self, batch: FeatureBatch) -> Result<()> {
-        if let Some(features) = batch.features {
-            self.features.extend(features.flatten_all()?.to_vec1::<f32>()?);
+        self.waiting.extend(batch.features);
+        if self.waiting.iter().any(|features| features.device().is_cpu()) || self.waiting.len() == BLOCK {
+            self.bring_back()?;
         }
         self.kept.extend(batch.kept);
         self.skipped.extend(batch.skipped);
@@ -200,7 +211,16 @@ impl Collected {
         Ok(())
     }
 
-    fn finish(self, trunk: &dyn FeatureExtractor, views: Views<'_>) -> Result<Extracted> {
+    fn bring_back(&mut self) -> Result<()> {
+        if !self.waiting.is_empty() {
+            self.features.extend(Tensor::cat(&self.waiting, 0)?.flatten_all()?.to_vec1::<f32>()?);
+            self.waiting.clear();
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, trunk: &dyn FeatureExtractor, views: Views<'_>) -> Result<Extracted> {
+        self.bring_back()?;
         if self.kept.is_empty() {
             return Err(Error::NoImages { skipped: self.skipped });
         }

@@ -50,6 +50,7 @@ pub mod evaluate;
 pub mod explain;
 pub mod extract;
 pub mod finetuning;
+mod halving;
 pub mod images;
 pub mod key;
 pub mod map_store;
@@ -60,6 +61,7 @@ mod random;
 mod reading;
 pub mod report;
 pub mod run_file;
+mod staging;
 mod table;
 pub mod train;
 

@@ -10,7 +10,9 @@ use candle_resnet::preprocess::Note;
 
 use crate::error::Result;
 use crate::extract::batch_size;
+use crate::halving::halved_where_memory_is_short;
 use crate::reading::{Pixels, Reader, Sight, Skipped};
+use crate::staging::Staging;
 
 /// Where maps come from.
 ///
@@ -44,11 +46,12 @@ pub(crate) struct ComputedMaps<'a> {
     /// The frozen network and where it is left; none where pixels are all that is asked for.
     pub(crate) trunk: Option<(&'a Trunk, Boundary)>,
     pub(crate) device: &'a Device,
+    pub(crate) staging: Staging,
 }
 
 impl Maps for ComputedMaps<'_> {
     fn each(&self, batches: Vec<Vec<Sight>>, consume: &mut Consumer<'_>) -> Result<ControlFlow<()>> {
-        self.reader.ahead(batches.into_iter(), |pixels| self.consume_all(pixels, consume))
+        self.reader.ahead(&self.staging, batches.into_iter(), |pixels| self.consume_all(pixels, consume))
     }
 }
 
@@ -67,12 +70,23 @@ impl ComputedMaps<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    pub(crate) fn maps(&self, mut pixels: Pixels) -> Result<MapBatch> {
-        let images = pixels.tensor(self.reader.channels, self.reader.preprocessing.crop, self.device)?;
-        let maps = match (images, self.trunk) {
-            (Some(images), Some((trunk, boundary))) => Some(trunk.map_at(&images, boundary)?),
-            (images, _) => images,
-        };
+    fn maps(&self, mut pixels: Pixels) -> Result<MapBatch> {
+        let maps = self.images(&mut pixels)?.map(|images| self.of(&images)).transpose()?;
         Ok(MapBatch { maps, sights: pixels.sights, skipped: pixels.skipped, notes: pixels.notes })
+    }
+
+    /// (N, C, crop, crop); none where nothing could be read.
+    pub(crate) fn images(&self, pixels: &mut Pixels) -> Result<Option<Tensor>> {
+        pixels.tensor(self.reader.channels, self.reader.preprocessing.crop, self.device)
+    }
+
+    /// What images become.
+    pub(crate) fn of(&self, images: &Tensor) -> Result<Tensor> {
+        match self.trunk {
+            Some((trunk, boundary)) => {
+                Ok(halved_where_memory_is_short(images, &|images| trunk.map_at(images, boundary))?)
+            }
+            None => Ok(images.clone()),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Photos → pixels: decoded, augmented and normalised in parallel, one batch ahead of whoever uses them.
 //!
-//! Never holds more than three batches. Knows no network; what a view shows depends on what it is asked for alone, not on
-//! threads.
+//! Each view is written to its place in the batch. Never holds more than three batches. Knows no network; what a view shows depends on
+//! what it is asked for alone, not on threads.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -9,9 +9,10 @@ use candle_core::{Device, Tensor};
 use candle_resnet::preprocess::{Note, Photo, Preprocessing};
 use rayon::prelude::*;
 
-use crate::augment::{Draw, Policy, augmented};
+use crate::augment::{Draw, Policy, write_augmented};
 use crate::error::{Error, Result};
 use crate::images::{ImageError, LabelledImages};
+use crate::staging::{Room, Staging};
 
 /// How an image is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,7 +79,8 @@ pub(crate) struct Augmenter<'a> {
 /// Sights that were read together.
 #[derive(Default)]
 pub(crate) struct Pixels {
-    pub(crate) values: Vec<f32>, // (N, C, crop, crop)
+    /// (N, C, crop, crop)
+    pub(crate) values: Room,
     /// The N sights that could be read, in the order that they were asked for.
     pub(crate) sights: Vec<Sight>,
     /// Images that could not be read.
@@ -88,26 +90,37 @@ pub(crate) struct Pixels {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads `batches` in a thread of its own, while `use_them` uses those that are ready.
+    /// Reads `batches` in a thread of its own and sends them on their way by `staging`, while `use_them` uses those that are ready.
     ///
     /// # Errors
     /// Those of `use_them`.
     pub(crate) fn ahead<T>(
         &self,
+        staging: &Staging,
         batches: impl Iterator<Item = Vec<Sight>> + Send,
         use_them: impl FnOnce(Receiver<Result<Pixels>>) -> T,
     ) -> T {
         let (sender, receiver) = sync_channel(1);
         std::thread::scope(|scope| {
-            scope.spawn(move || self.send_all(batches, &sender));
+            scope.spawn(move || self.send_all(batches, staging, &sender));
             use_them(receiver)
         })
     }
 
     /// Reads batch after batch until all are sent or nobody listens any more.
-    fn send_all(&self, batches: impl Iterator<Item = Vec<Sight>>, sender: &SyncSender<Result<Pixels>>) {
+    fn send_all(
+        &self,
+        batches: impl Iterator<Item = Vec<Sight>>,
+        staging: &Staging,
+        sender: &SyncSender<Result<Pixels>>,
+    ) {
         for batch in batches {
-            if sender.send(self.read(&batch)).is_err() {
+            let room = staging.room(batch.len() * self.view_values());
+            let sent = self.read_into(&batch, room).and_then(|mut pixels| {
+                pixels.values.send()?;
+                Ok(pixels)
+            });
+            if sender.send(sent).is_err() {
                 return;
             }
         }
@@ -118,14 +131,26 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Error::Strict`] if an image cannot be read and that is fatal.
     pub(crate) fn read(&self, sights: &[Sight]) -> Result<Pixels> {
+        self.read_into(sights, Room::of(sights.len() * self.view_values()))
+    }
+
+    /// Values of a view, (C, crop, crop).
+    fn view_values(&self) -> usize {
+        self.channels * self.preprocessing.crop * self.preprocessing.crop
+    }
+
+    /// [`read`](Reader::read) with room for all `sights`.
+    fn read_into(&self, sights: &[Sight], mut room: Room) -> Result<Pixels> {
         let images: Vec<&[Sight]> = sights.chunk_by(|a, b| a.image == b.image).collect();
-        let read: Vec<_> = images.into_par_iter().map(|sights| (sights, self.views(sights))).collect();
-        let (mut pixels, mut all) = (Pixels::default(), Vec::new());
-        for (sights, views) in read {
+        let places = places(room.values_mut()?, images.iter().map(|sights| sights.len() * self.view_values()));
+        let read: Vec<_> =
+            images.into_par_iter().zip(places).map(|(sights, place)| (sights, self.views(sights, place))).collect();
+        let (mut pixels, mut is_read) = (Pixels::default(), Vec::new());
+        for (sights, notes) in read {
             let name = || self.images.name(sights[0].image);
-            match (views, self.unreadable) {
-                (Ok((values, notes)), _) => {
-                    all.push(values);
+            is_read.extend(sights.iter().map(|_| notes.is_ok()));
+            match (notes, self.unreadable) {
+                (Ok(notes), _) => {
                     pixels.sights.extend(sights);
                     pixels.notes.extend(notes.into_iter().map(|note| (name(), note)));
                 }
@@ -133,40 +158,43 @@ impl<'a> Reader<'a> {
                 (Err(reason), Unreadable::Fatal) => return Err(Error::Strict(Skipped { name: name(), reason })),
             }
         }
-        pixels.values = joined(&all);
+        close_gaps(room.values_mut()?, self.view_values(), &is_read);
+        room.truncate(pixels.sights.len() * self.view_values());
+        pixels.values = room;
         Ok(pixels)
     }
 
-    /// Views of one image, one after the other, and what is worth knowing of it.
-    fn views(&self, sights: &[Sight]) -> std::result::Result<(Vec<f32>, Vec<Note>), ImageError> {
+    /// Writes the views of one image, one after the other; gives what is worth knowing of it.
+    fn views(&self, sights: &[Sight], place: &mut [f32]) -> std::result::Result<Vec<Note>, ImageError> {
         let photo = self.images.photo(sights[0].image)?;
-        let views: std::result::Result<Vec<_>, _> =
-            sights.into_par_iter().map(|&sight| self.view(&photo, sight)).collect();
-        Ok((views?.concat(), photo.into_notes()))
+        let places = place.par_chunks_mut(self.view_values().max(1));
+        sights.into_par_iter().zip(places).try_for_each(|(&sight, place)| self.view(&photo, sight, place))?;
+        Ok(photo.into_notes())
     }
 
-    fn view(&self, photo: &Photo, sight: Sight) -> std::result::Result<Vec<f32>, ImageError> {
+    fn view(&self, photo: &Photo, sight: Sight, place: &mut [f32]) -> std::result::Result<(), ImageError> {
         match (sight.view, self.augmentation) {
             (View::Augmented(view), Some(Augmenter { policy, seed })) => {
                 let draw = Draw { seed, view, image: sight.image as u64 };
-                Ok(augmented(photo, self.preprocessing, self.channels, policy, draw)?)
+                Ok(write_augmented(photo, self.preprocessing, self.channels, (policy, draw), place)?)
             }
-            _ => Ok(self.preprocessing.input(photo, self.channels)?),
+            _ => Ok(self.preprocessing.write_input(photo, self.channels, place)?),
         }
     }
 }
 
-/// One after the other. Threads share the copying, and with it the system's work of making memory for a large batch.
-fn joined(parts: &[Vec<f32>]) -> Vec<f32> {
-    let mut all = vec![0.0; parts.iter().map(Vec::len).sum()];
-    let (mut places, mut rest) = (Vec::new(), all.as_mut_slice());
-    for part in parts {
-        let (place, behind) = rest.split_at_mut(part.len());
-        places.push(place);
-        rest = behind;
+/// Parts of `values` of such lengths, one after the other.
+fn places(values: &mut [f32], lengths: impl Iterator<Item = usize>) -> Vec<&mut [f32]> {
+    let mut rest = values;
+    lengths.map(|length| rest.split_off_mut(..length).unwrap_or_default()).collect()
+}
+
+/// Moves what was read, of views of `size` values each, to the front.
+fn close_gaps(values: &mut [f32], size: usize, is_read: &[bool]) {
+    let read = is_read.iter().enumerate().filter(|(_, is_read)| **is_read);
+    for (to, (from, _)) in read.enumerate().filter(|(to, (from, _))| to != from) {
+        values.copy_within(from * size..(from + 1) * size, to * size);
     }
-    places.into_par_iter().zip(parts).for_each(|(place, part)| place.copy_from_slice(part));
-    all
 }
 
 impl Pixels {
@@ -184,6 +212,20 @@ impl Pixels {
             return Ok(None);
         }
         let shape = (self.sights.len(), channels, crop, crop);
-        Ok(Some(Tensor::from_vec(std::mem::take(&mut self.values), shape, &Device::Cpu)?.to_device(device)?))
+        Ok(Some(std::mem::take(&mut self.values).tensor(shape, device)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_moves_to_the_front_in_its_order() {
+        let mut values: Vec<f32> = (0..10).map(|value| value as f32).collect();
+        close_gaps(&mut values, 2, &[true, false, true, false, true]);
+        assert_eq!(values[..6], [0.0, 1.0, 4.0, 5.0, 8.0, 9.0]);
+        close_gaps(&mut values, 2, &[false; 5]);
+        assert_eq!(values[..2], [0.0, 1.0]);
     }
 }

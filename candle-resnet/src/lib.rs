@@ -31,6 +31,7 @@ pub mod classifier;
 pub mod config;
 #[cfg(feature = "cudnn")]
 mod cudnn;
+pub mod device_memory;
 pub mod drop_path;
 pub mod dropout;
 mod embedded;

@@ -87,6 +87,19 @@ pub fn augmented(
     policy: &Policy,
     draw: Draw,
 ) -> Result<Vec<f32>, PreprocessingError> {
+    let mut planes = vec![0.0; channels * preprocessing.crop * preprocessing.crop];
+    write_augmented(photo, preprocessing, channels, (policy, draw), &mut planes)?;
+    Ok(planes)
+}
+
+/// [`augmented`], written to `planes`.
+pub(crate) fn write_augmented(
+    photo: &Photo,
+    preprocessing: &Preprocessing,
+    channels: usize,
+    (policy, draw): (&Policy, Draw),
+    planes: &mut [f32],
+) -> Result<(), PreprocessingError> {
     let photo = photo.for_channels(channels)?;
     let random = &mut view_generator(draw.seed, draw.view, draw.image);
     let mut image = policy.framing.apply(&photo, preprocessing, random);
@@ -102,11 +115,11 @@ pub fn augmented(
     if let Some(color) = &policy.color {
         image = color.apply(image, random);
     }
-    let mut planes = preprocessing.planes(image.bytes(), channels);
+    preprocessing.write_planes(image.bytes(), planes);
     if let Some(erase) = &policy.erase {
-        erase.apply(&mut planes, preprocessing.crop, random);
+        erase.apply(planes, preprocessing.crop, random);
     }
-    Ok(planes)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use candle_resnet::FeatureExtractor;
 use candle_resnet::architecture::Architecture;
 use candle_resnet::blueprint::Blueprint;
@@ -73,6 +73,8 @@ pub(super) struct Trial {
     forward: f64,
     /// Of the whole network in its frozen form, where a head is trained first.
     features: f64,
+    /// Whether images are read while others are computed, rather than by the same cores.
+    apart: bool,
 }
 
 impl Trial {
@@ -99,34 +101,36 @@ impl Trial {
         features: Option<&dyn FeatureExtractor>,
     ) -> Result<Option<Trial>> {
         let mut clock = Clock::start();
-        let pixels = maps.reader.read(sights)?;
-        let images = pixels.sights.len() as f64;
+        let mut pixels = maps.reader.read(sights)?;
         let read = clock.lap();
-        let copy = Tensor::new(pixels.values.as_slice(), maps.device)?;
+        let Some(images) = maps.images(&mut pixels)? else { return Ok(None) };
         clock.lap();
-        let Some(x) = maps.maps(pixels)?.maps else { return Ok(None) };
+        let x = maps.of(&images)?;
         let map = clock.lap();
         trainer.step(&x, &vec![0; x.dim(0)?], 1e-6)?;
         let step = clock.lap();
         trainer.logits(&trainer.snapshot()?, &x)?;
         let forward = clock.lap();
-        if let Some(trunk) = features {
-            let crop = maps.reader.preprocessing.crop;
-            trunk.features(&copy.reshape((x.dim(0)?, maps.reader.channels, crop, crop))?)?;
-        }
+        features.map(|trunk| trunk.features(&images)).transpose()?;
         let features = clock.lap();
-        let [read, map, step, forward, features] = [read, map, step, forward, features].map(|time| time / images);
-        Ok(Some(Trial { read, map, step, forward, features }))
+        let count = images.dim(0)? as f64;
+        let [read, map, step, forward, features] = [read, map, step, forward, features].map(|time| time / count);
+        Ok(Some(Trial { read, map, step, forward, features, apart: !maps.device.is_cpu() }))
     }
 
     /// What a whole run takes: `course`'s epochs, each with `val` images to measure, after features of all of them where a
     /// head is trained first.
     pub(super) fn estimate(&self, course: &Course, val: usize, memory: u64) -> Estimate {
-        let Trial { read, map, step, forward, features } = self;
+        let Trial { map, step, forward, features, .. } = self;
         let (images, val) = (course.images_seen() as f64, val as f64);
-        let before = if course.settings.head_first { (images + val) * (read + features) } else { 0.0 };
-        let epoch = images * (read + map + step) + val * (read + map + forward);
+        let before = if course.settings.head_first { (images + val) * self.with_reading(*features) } else { 0.0 };
+        let epoch = images * self.with_reading(map + step) + val * self.with_reading(map + forward);
         Estimate { before, epoch, epochs: course.settings.epochs, memory }
+    }
+
+    /// An image that is read, and takes so long to compute.
+    fn with_reading(&self, computed: f64) -> f64 {
+        if self.apart { self.read.max(computed) } else { self.read + computed }
     }
 }
 

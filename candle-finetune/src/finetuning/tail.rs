@@ -11,7 +11,7 @@ use candle_resnet::drop_path::StochasticDepth;
 use candle_resnet::dropout::Dropout;
 use candle_resnet::features::Boundary;
 use candle_resnet::part::Part;
-use candle_resnet::plan::PlanOptions;
+use candle_resnet::plan::{PlanOptions, Precision};
 use candle_resnet::preprocess::check_photo_channels;
 use candle_resnet::training::TrainingMode;
 use candle_resnet::{FeatureExtractor, Model, Trunk, weights};
@@ -38,6 +38,7 @@ use crate::map_store::MapStore;
 use crate::maps::{ComputedMaps, Maps};
 use crate::neighbours::Index;
 use crate::reading::{Augmenter, Reader, Sight, Skipped, Unreadable, View};
+use crate::staging::Staging;
 use crate::train::tail::{Tail, TailSettings, TailTrainer};
 use crate::train::{self, Head, Metrics};
 
@@ -320,6 +321,7 @@ impl Unfreezing<'_> {
         let train = Source { maps: &*maps, images: self.splits.train, indices: fit };
         let val = held_out.zip(val_maps.as_deref()).map(|((images, indices), maps)| Source { maps, images, indices });
         let mut trainer = self.trainer(first, &start.head, &train)?;
+        self.tell_of_precision(&trainer);
         let val_of_head = start.fitted.as_ref().and_then(|fitted| fitted.val);
         let head =
             |val| Ok::<_, Error>(Best { val, calibration: None, tensors: trainer.snapshot()?.tensors().clone() });
@@ -352,7 +354,11 @@ impl Unfreezing<'_> {
         }
     }
 
-    fn maps<'b>(&'b self, images: &'b dyn LabelledImages, left: Option<(&'b Trunk, Boundary)>) -> ComputedMaps<'b> {
+    pub(super) fn maps<'b>(
+        &'b self,
+        images: &'b dyn LabelledImages,
+        left: Option<(&'b Trunk, Boundary)>,
+    ) -> ComputedMaps<'b> {
         let augmenter =
             |augmentation: &'b Augmentation| Augmenter { policy: &augmentation.policy, seed: self.settings.head.seed };
         let reader = Reader {
@@ -362,7 +368,8 @@ impl Unfreezing<'_> {
             augmentation: self.settings.augmentation.as_ref().map(augmenter),
             unreadable: Unreadable::strictly(self.settings.strict),
         };
-        ComputedMaps { reader, trunk: left, device: self.frozen.device }
+        let device = self.frozen.device;
+        ComputedMaps { reader, trunk: left, device, staging: Staging::towards(device) }
     }
 
     pub(super) fn trainer(&self, first: Part, head: &Head, train: &Source<'_>) -> Result<TailTrainer> {
@@ -384,6 +391,18 @@ impl Unfreezing<'_> {
             Some(ema) => trainer.with_ema(ema)?,
             None => trainer,
         })
+    }
+
+    /// Says where training computes in another precision than was asked for.
+    fn tell_of_precision(&self, trainer: &TailTrainer) {
+        let Frozen { device, options, model } = self.frozen;
+        if options.precision != Precision::F32 && !device.is_cpu() && !trainer.has_kernels() {
+            tracing::warn!(
+                "`{}` trains through candle's operations here, in f32: only what is frozen computes in {}",
+                model.architecture.name,
+                options.precision
+            );
+        }
     }
 
     /// What the delivered weights make of images, in the frozen form that others will use. Who stopped the training waits for no index.

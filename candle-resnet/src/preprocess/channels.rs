@@ -46,13 +46,32 @@ impl Preprocessing {
         Ok(self.planes(&self.pixels(&photo), channels))
     }
 
+    /// [`input`](Self::input), written to `to`, as long as that is.
+    ///
+    /// # Errors
+    /// As [`input`](Self::input).
+    pub fn write_input(&self, photo: &Photo, channels: usize, to: &mut [f32]) -> Result<(), PreprocessingError> {
+        let photo = photo.for_channels(channels)?;
+        self.write_planes(&self.pixels(&photo), to);
+        Ok(())
+    }
+
     /// [`normalise`](Self::normalise) for a network of `channels` channels, three or one.
     ///
     /// For one, `pixels` are those of a photo [`for_channels`](Photo::for_channels).
     pub fn planes(&self, pixels: &[u8], channels: usize) -> Vec<f32> {
-        let mut planes = self.normalise(pixels);
-        planes.truncate(pixels.len() / 3 * channels);
+        let mut planes = vec![0.0; pixels.len() / 3 * channels];
+        self.write_planes(pixels, &mut planes);
         planes
+    }
+
+    /// [`planes`](Self::planes), written to `to`, which has room for as many channels as are to be written.
+    pub fn write_planes(&self, pixels: &[u8], to: &mut [f32]) {
+        let (pixels, _) = pixels.as_chunks::<3>();
+        for (channel, plane) in to.chunks_exact_mut(pixels.len().max(1)).take(3).enumerate() {
+            let table = self.levels(channel);
+            plane.iter_mut().zip(pixels).for_each(|(value, pixel)| *value = table[usize::from(pixel[channel])]);
+        }
     }
 
     /// The same for a network of `channels` channels. Where these are not three, each channel is normalised by the mean

@@ -112,12 +112,7 @@ impl Preprocessing {
     ///
     /// Takes any number of pixels, so that flipped or otherwise changed views can go through it too.
     pub fn normalise(&self, pixels: &[u8]) -> Vec<f32> {
-        let mut planes = Vec::with_capacity(pixels.len());
-        for channel in 0..3 {
-            let table = self.levels(channel);
-            planes.extend(pixels.chunks_exact(3).map(|pixel| table[usize::from(pixel[channel])]));
-        }
-        planes
+        self.planes(pixels, 3)
     }
 
     /// [`decode`], then [`apply`](Self::apply); with what is worth telling about the file.
