@@ -14,7 +14,7 @@ use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, Var, ba
 use rayon::prelude::*;
 
 #[cfg(feature = "cuda")]
-pub(super) use self::cuda::Kernel;
+pub(super) use self::cuda::{Kernel, unscale as unscale_on_cuda};
 pub(super) use self::number::Number;
 
 /// Numbers that a thread takes at a time: enough that sharing costs nothing beside them.

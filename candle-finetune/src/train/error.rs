@@ -80,6 +80,17 @@ pub enum TrainError {
         /// Its parameter, the first by name.
         name: String,
     },
+    /// Gradients are too large for f16 even where the loss is scaled down.
+    #[error("gradients leave the range of f16, however the loss is scaled")]
+    BeyondF16,
+    /// The device has no room for a training step.
+    #[error("the device has no room for a training step on {images} images")]
+    OutOfMemory {
+        /// Images of the step.
+        images: usize,
+        /// Images that there is room for; none where not even one fits.
+        room: Option<usize>,
+    },
     /// A pattern of names that is likely mistyped.
     #[error("`{pattern}` fits no parameter that trains")]
     UnusedPattern {
@@ -122,6 +133,15 @@ impl TrainError {
             }
             Self::Diverged { lr, .. } => Some(format!("try a lower learning rate, for example {:.0e}", lr / 10.0)),
             Self::NonFiniteGradient { .. } => Some("try a lower learning rate".into()),
+            Self::BeyondF16 => Some("compute in bf16, or try a lower learning rate".into()),
+            Self::OutOfMemory { images, room: Some(room) } => Some(format!(
+                "there is room for {room}: --batch-size {room}, with which --accumulate {} makes steps as large; --batch-size auto looks for \
+                 what fits",
+                images.div_ceil(*room)
+            )),
+            Self::OutOfMemory { room: None, .. } => {
+                Some("train fewer parts with --train-from, smaller images with --input-size, or on the CPU".into())
+            }
             Self::NonFiniteFeatures { .. } | Self::NonFiniteStart { .. } => {
                 Some("check the network's weights and the image's pixels".into())
             }

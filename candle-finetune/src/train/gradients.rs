@@ -6,6 +6,8 @@ use candle_core::{CpuStorage, DType, Storage, Tensor, backprop::GradStore};
 use candle_nn::VarMap;
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
+use super::elementwise::unscale_on_cuda;
 use super::error::{Result, TrainError};
 use super::state::check_shape;
 
@@ -82,6 +84,22 @@ impl Gradients {
             *gradient = (&*gradient * factor)?;
         }
         Ok(())
+    }
+
+    /// Divides every gradient by `scale`, in place; whether all of them are finite then.
+    ///
+    /// # Errors
+    /// Only those of the tensor operations.
+    pub(super) fn unscale(&mut self, scale: f64) -> Result<bool> {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = self.0.values().next().map(Tensor::device).filter(|device| device.is_cuda()) {
+            return Ok(unscale_on_cuda(self.0.values(), scale, &device.clone())?);
+        }
+        self.scale(1.0 / scale)?;
+        match self.norm() {
+            Err(TrainError::NonFiniteGradient { .. }) => Ok(false),
+            norm => norm.map(|_| true),
+        }
     }
 
     /// The Euclidean norm of all of them as one vector; on the CPU summed in f64.
@@ -198,6 +216,16 @@ mod tests {
             let error = clipped.clip_norm(1.0).unwrap_err();
             assert_eq!(error.to_string(), "the gradient of `b` is not finite");
             assert_eq!(values(&clipped)[0], ("a", vec![3.0]));
+        }
+    }
+
+    #[test]
+    fn unscaled_gradients_are_divided_and_told_where_they_are_not_finite() {
+        let mut scaled = gradients([("a", &[3.0, -8.0]), ("b", &[4.0])]);
+        assert!(scaled.unscale(4.0).unwrap());
+        assert_eq!(values(&scaled), [("a", vec![0.75, -2.0]), ("b", vec![1.0])]);
+        for broken in [f32::NAN, f32::INFINITY] {
+            assert!(!gradients([("a", &[3.0]), ("b", &[4.0, broken])]).unscale(4.0).unwrap());
         }
     }
 

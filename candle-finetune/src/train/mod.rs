@@ -25,6 +25,7 @@ mod gradients;
 pub mod groups;
 pub mod head;
 pub mod loss;
+mod loss_scale;
 pub mod metrics;
 pub mod mixup;
 pub mod optimizer;

@@ -12,8 +12,10 @@ use candle_nn::{VarBuilder, VarMap};
 use candle_resnet::architecture::Architecture;
 use candle_resnet::backprop::{Backward, BackwardOptions, backward};
 use candle_resnet::blueprint::Role;
+use candle_resnet::device_memory::is_out_of_memory;
 use candle_resnet::network::Network;
 use candle_resnet::part::Part;
+use candle_resnet::plan::Precision;
 use candle_resnet::training::{NormPolicy, TrainingMode};
 use candle_resnet::weights;
 
@@ -23,6 +25,7 @@ use super::gradients::Gradients;
 use super::groups::Groups;
 use super::head::Head;
 use super::loss::{CrossEntropy, Targets};
+use super::loss_scale::LossScale;
 use super::optimizer::Optimizer;
 use super::settings::OptimizerSettings;
 use super::state::{below, check_known, named, under};
@@ -116,6 +119,10 @@ impl Tail {
         self.network.forward_train(self.first, x, mode)
     }
 
+    fn device(&self) -> &Device {
+        self.tensors["fc.bias"].device()
+    }
+
     /// Whether the parameter `name` trains.
     fn trains(&self, name: &str) -> bool {
         self.trained.data().lock().unwrap_or_else(|poisoned| poisoned.into_inner()).contains_key(name)
@@ -123,7 +130,7 @@ impl Tail {
 
     /// The way back on kernels of our own, where there is one.
     fn backward(&self, options: &BackwardOptions) -> Option<Box<dyn Backward>> {
-        let device = self.tensors.values().next()?.device();
+        let device = self.device();
         let fits = self.tensors.values().all(|tensor| tensor.dtype() == DType::F32);
         fits.then(|| backward(&self.architecture, self.first, device, options)).flatten()
     }
@@ -206,8 +213,18 @@ pub struct TailTrainer {
     optimizer: Box<dyn Optimizer>,
     clip_norm: Option<f64>,
     ema: Option<Ema>,
-    /// Of the step to come: mean gradients, and of how many images.
-    pending: Option<(Gradients, usize)>,
+    /// What gradients are scaled by on their way through f16; not at all elsewhere.
+    loss_scale: Option<LossScale>,
+    pending: Option<Pending>,
+}
+
+/// What was added to the step to come.
+struct Pending {
+    /// Their mean over images.
+    gradients: Gradients,
+    images: usize,
+    /// Whether one of them was not finite for having been scaled.
+    overflowed: bool,
 }
 
 impl TailTrainer {
@@ -230,13 +247,16 @@ impl TailTrainer {
             loss,
             clip_norm: None,
             ema: None,
+            loss_scale: None,
             pending: None,
         })
     }
 
-    /// The same with gradients that are computed in another way.
+    /// The same with gradients that are computed in another way; in f16 on a GPU the loss is scaled.
     pub fn with_backward(self, options: &BackwardOptions) -> TailTrainer {
-        TailTrainer { backward: self.tail.backward(options), ..self }
+        let backward = self.tail.backward(options);
+        let in_f16 = options.precision == Precision::F16 && backward.is_some() && !self.tail.device().is_cpu();
+        TailTrainer { loss_scale: in_f16.then(LossScale::default), backward, ..self }
     }
 
     /// The same with gradients scaled down where the norm of all of them is above `max_norm`.
@@ -278,25 +298,60 @@ impl TailTrainer {
     /// adds nothing.
     ///
     /// # Errors
-    /// If shapes or devices do not fit, or a label names no class.
+    /// If shapes or devices do not fit, or a label names no class; [`TrainError::OutOfMemory`] if the device has no room.
     pub fn add(&mut self, x: &Tensor, targets: Targets<'_>) -> Result<f64> {
-        let (loss, gradients) = self.gradients(x, targets)?;
+        match self.add_all(x, targets) {
+            Err(TrainError::Tensor(error)) if is_out_of_memory(&error) => Err(self.out_of_memory(x)?),
+            added => added,
+        }
+    }
+
+    fn add_all(&mut self, x: &Tensor, targets: Targets<'_>) -> Result<f64> {
+        let (loss, mut gradients) = self.gradients(x, targets)?;
         if loss.is_finite() {
+            let overflowed = match &self.loss_scale {
+                Some(scale) => !gradients.unscale(scale.factor())?,
+                None => false,
+            };
             let images = x.dim(0)?;
             self.pending = Some(match self.pending.take() {
-                None => (gradients, images),
-                Some((mean, before)) => (mean.mean_with(before, gradients, images)?, before + images),
+                None => Pending { gradients, images, overflowed },
+                Some(before) => Pending {
+                    gradients: before.gradients.mean_with(before.images, gradients, images)?,
+                    images: before.images + images,
+                    overflowed: before.overflowed || overflowed,
+                },
             });
         }
         Ok(loss)
     }
 
-    /// Takes the step on the mean of what was added, at learning rate `lr`; none where nothing was.
+    /// What to say of a batch that the device has no room for, after a search for one that it has. This trainer is of no more use.
+    fn out_of_memory(&mut self, x: &Tensor) -> Result<TrainError> {
+        self.pending = None;
+        let images = x.dim(0)?;
+        let halves =
+            std::iter::successors(Some(images / 2), |images| Some(images / 2)).take_while(|&images| images > 0);
+        let mut fits = |images: &usize| {
+            let part = x.narrow(0, 0, *images);
+            part.is_ok_and(|part| self.gradients(&part, Targets::Labels(&vec![0; *images])).is_ok())
+        };
+        let room = halves.into_iter().find(|images| fits(images));
+        Ok(TrainError::OutOfMemory { images, room })
+    }
+
+    /// Takes the step on the mean of what was added, at learning rate `lr`; none where nothing was, and none where gradients left the range
+    /// of f16, which the loss is then scaled less for.
     ///
     /// # Errors
     /// [`TrainError::NonFiniteGradient`] where gradients are clipped, and those of the tensor operations.
     pub fn apply(&mut self, lr: f64) -> Result<()> {
-        let Some((mut gradients, _)) = self.pending.take() else { return Ok(()) };
+        let Some(Pending { mut gradients, overflowed, .. }) = self.pending.take() else { return Ok(()) };
+        match &mut self.loss_scale {
+            Some(scale) if overflowed => return scale.overflowed(),
+            Some(scale) => scale.worked(),
+            None => {}
+        }
         if let Some(max_norm) = self.clip_norm {
             gradients.clip_norm(max_norm)?;
         }
@@ -307,14 +362,17 @@ impl TailTrainer {
         Ok(())
     }
 
-    /// The loss and its gradients; none if it is not finite.
+    /// The loss and its gradients, scaled where they are to be; none if it is not finite.
     fn gradients(&mut self, x: &Tensor, targets: Targets<'_>) -> Result<(f64, Gradients)> {
-        let TailTrainer { tail, backward, mode, loss, .. } = self;
+        let TailTrainer { tail, backward, mode, loss, loss_scale, .. } = self;
         let Some(backward) = backward else {
             let loss = loss.of(&tail.forward_train(x, mode)?, targets)?;
             let value = loss.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar()?; // Metal has no f64
-            let gradients = if f64::is_finite(value) { Some(loss.backward()?) } else { None };
-            return Ok((value, gradients.map(|found| Gradients::of(&found, &tail.trained)).unwrap_or_default()));
+            if !f64::is_finite(value) {
+                return Ok((value, Gradients::default()));
+            }
+            let factor = loss_scale.as_ref().map_or(1.0, LossScale::factor);
+            return Ok((value, Gradients::of(&(loss * factor)?.backward()?, &tail.trained)));
         };
         let features = Var::from_tensor(&backward.features(&tail.tensors, x, mode)?)?;
         let loss = loss.of(&tail.network.classify_train(&features, mode)?, targets)?;
@@ -323,9 +381,14 @@ impl TailTrainer {
             return Ok((value, Gradients::default()));
         }
         let found = loss.backward()?;
-        let of_classifier = Gradients::of(&found, &tail.trained);
+        let mut of_classifier = Gradients::of(&found, &tail.trained);
         let Some(of_features) = found.get(&features) else { return Ok((value, of_classifier)) };
-        let before = backward.gradients(&tail.tensors, of_features, &|name| tail.trains(name))?;
+        let mut of_features = of_features.clone();
+        if let Some(scale) = loss_scale {
+            of_classifier.scale(scale.factor())?;
+            of_features = (of_features * scale.factor())?;
+        }
+        let before = backward.gradients(&tail.tensors, &of_features, &|name| tail.trains(name))?;
         Ok((value, of_classifier.with(before)))
     }
 
@@ -355,14 +418,15 @@ impl TailTrainer {
     }
 
     /// All that later steps depend on: the tail's own tensors as `weights/NAME`, what the optimiser remembers as `optimizer/NAME`, and
-    /// averages as `ema/NAME`; copies. What was added to a step that was not taken is not among it.
+    /// averages as `ema/NAME`, copies; and what the loss is scaled by. What was added to a step that was not taken is not among it.
     ///
     /// # Errors
     /// Only those of the copies.
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let (weights, ema) = (copies(&self.tail.own_tensors())?, self.ema.as_ref().map(Ema::state).transpose()?);
         let ema = ema.map_or_else(BTreeMap::new, |ema| under("ema/", &ema));
-        let all = [under("weights/", &weights), under("optimizer/", &self.optimizer.state()?), ema];
+        let scale = self.loss_scale.as_ref().map_or_else(|| Ok(BTreeMap::new()), LossScale::state)?;
+        let all = [under("weights/", &weights), under("optimizer/", &self.optimizer.state()?), ema, scale];
         Ok(all.into_iter().flatten().collect())
     }
 
@@ -375,6 +439,9 @@ impl TailTrainer {
         self.tail.check_fits(&weights)?;
         if let Some(ema) = &mut self.ema {
             ema.load_state(&below("ema/", state))?;
+        }
+        if let Some(scale) = &mut self.loss_scale {
+            *scale = LossScale::from_state(state)?;
         }
         self.optimizer.load_state(&below("optimizer/", state))?;
         self.tail.set(&weights)
@@ -467,6 +534,54 @@ mod tests {
         let length = (change("fc.weight") + change("fc.bias")).sqrt();
         // The first step with Nesterov's momentum goes 1.9 gradients far.
         assert!((length - 1.9e-3).abs() < 1e-5, "{length}");
+    }
+
+    /// A trainer of all of resnet20_cifar, and images.
+    fn whole_network() -> (TailTrainer, Tensor) {
+        let architecture = Architecture::named("resnet20_cifar").unwrap();
+        let weights = fresh_weights(architecture, 10, 0, &Device::Cpu).unwrap();
+        let head = Head::new(2, 64, 0, &Device::Cpu).unwrap();
+        let tail = Tail::new(architecture, &weights, &head, Part::Stem, &Device::Cpu).unwrap();
+        let mode = TrainingMode::new(Part::all(architecture).collect());
+        let (loss, groups) = (CrossEntropy::new(2), Groups::one(1e-4));
+        let trainer = TailTrainer::new(tail, mode, loss, &OptimizerSettings::SGD, &groups).unwrap();
+        let images: Vec<f32> = (0..4 * 3 * 32 * 32).map(|value| ((value * 7919) % 101) as f32 / 50.0 - 1.0).collect();
+        (trainer, Tensor::from_vec(images, (4, 3, 32, 32), &Device::Cpu).unwrap())
+    }
+
+    fn all_values(trainer: &TailTrainer) -> Vec<Vec<f32>> {
+        let flat = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1().unwrap();
+        trainer.tail().own_tensors().values().map(flat).collect()
+    }
+
+    #[test]
+    fn a_scaled_loss_makes_the_same_steps() {
+        let [(mut plain, images), (mut scaled, _)] = [whole_network(), whole_network()];
+        scaled.loss_scale = Some(LossScale::default());
+        for _ in 0..2 {
+            let losses = [&mut plain, &mut scaled].map(|trainer| trainer.step(&images, &[0, 1, 1, 0], 0.1).unwrap());
+            assert_eq!(losses[0], losses[1]);
+        }
+        // The scale is a power of two.
+        assert_eq!(all_values(&plain), all_values(&scaled));
+    }
+
+    #[test]
+    fn a_step_whose_gradients_overflow_is_left_out_and_the_loss_scaled_less() {
+        let mut trainer = trainer();
+        trainer.loss_scale = Some(LossScale::of(f32::MAX));
+        let start = weight(&trainer.tail().own_tensors());
+        // One of the two is wrong: its gradient is a feature times that.
+        assert!(trainer.step(&maps(&[300.0, 300.0]), &[0, 1], 0.1).unwrap().is_finite());
+        assert_eq!(weight(&trainer.tail().own_tensors()), start);
+        let halved = Some(LossScale::of(f32::MAX / 2.0));
+        assert_eq!(trainer.loss_scale, halved);
+        let state = trainer.state().unwrap();
+        trainer.loss_scale = Some(LossScale::default());
+        trainer.load_state(&state).unwrap();
+        assert_eq!(trainer.loss_scale, halved);
+        trainer.step(&maps(&[0.1]), &[0], 0.1).unwrap();
+        assert_ne!(weight(&trainer.tail().own_tensors()), start);
     }
 
     #[test]

@@ -30,6 +30,14 @@ __global__ void adamw(
     value[at] = keep_value * value[at] + step * (mean / (root_scale * sqrtf(square) + epsilon));
 }
 
+// Of a gradient; `overflow` becomes 1 where a number is not finite.
+__global__ void unscale(float *value, unsigned count, float factor, float *overflow) {
+    const unsigned at = place();
+    if (at >= count) return;
+    value[at] *= factor;
+    if (!isfinite(value[at])) *overflow = 1.0f;
+}
+
 __global__ void interpolate(float *value, const float *ends, unsigned count, float weight) {
     const unsigned at = place();
     if (at >= count) return;
