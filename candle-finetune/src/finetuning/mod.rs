@@ -5,6 +5,7 @@
 //! [`fine_tune_model`] trains the parts behind a boundary as well, on maps there. [`find_lr`] tries learning rates for either. This module
 //! says what they take and make.
 
+mod batch;
 mod caching;
 mod course;
 mod epochs;
@@ -33,6 +34,7 @@ use crate::reading::Skipped;
 use crate::train::tail::TailSettings;
 use crate::train::{EpochRecord, HeadSettings, Metrics};
 
+pub use batch::fitting_batch_size;
 pub use estimate::Estimate;
 pub use find_lr::{RangeTested, find_lr};
 pub use head::fine_tune;

@@ -85,10 +85,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Interrupt::listen()?;
     let options = asked.options(&model, &device);
     let title = asked.title();
+    let machine = Machine { device: &device, options: &options, maps: None, checkpoints: None };
+    arguments.run.fit_batches(&mut asked.settings, (&model, machine), &dataset, &mut display)?;
     let Asked { settings, .. } = asked;
     print_for_range_test(&model, &dataset, &settings, test);
     let store = arguments.run.map_store();
-    let machine = Machine { device: &device, options: &options, maps: store.as_ref(), checkpoints: None };
+    let machine = Machine { maps: store.as_ref(), ..machine };
     let RangeTested { curve, findings } =
         find_lr(&model, machine, &Splits::of(&dataset), &settings, test, &mut display)?;
     write(&out, &plot::svg(&curve, &title)?)?;

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use candle_finetune::Settings;
-use candle_finetune::dataset::Dataset;
+use candle_finetune::dataset::{Dataset, SplitName};
 use candle_finetune::extract::batch_size;
+use candle_finetune::finetuning::{Machine, fitting_batch_size};
 use candle_finetune::map_store::MapStore;
 use candle_finetune::run_file::{RunFile, RunRecord};
+use candle_finetune::train::tail::TailSettings;
+use candle_finetune::{Settings, Splits};
 use candle_resnet::Model;
 use candle_resnet::plan::{PlanOptions, Workload};
 use candle_resnet::preprocess::Preprocessing;
@@ -160,6 +162,24 @@ impl RunArguments {
             None => self.training.take_drop_rates(settings, model.drop_rates),
         }
         self.preprocessing.adapt(model)
+    }
+
+    /// Makes batches as large as there is room for, where that was asked for.
+    pub fn fit_batches(
+        &self,
+        settings: &mut Settings,
+        (model, machine): (&Model, Machine<'_>),
+        dataset: &Dataset,
+        log: &mut dyn Log,
+    ) -> anyhow::Result<()> {
+        let Some(tail) = settings.tail.as_ref().filter(|_| self.training.fits_batches()) else { return Ok(()) };
+        let batch_size = fitting_batch_size(model, machine, &Splits::of(dataset), settings)?;
+        log.note(&format!(
+            "batches of {batch_size} images: what there is room for and what {} images are enough for",
+            dataset.split(SplitName::Train).len()
+        ));
+        settings.tail = Some(TailSettings { batch_size, ..tail.clone() });
+        Ok(())
     }
 
     /// Where maps are kept.

@@ -109,13 +109,15 @@ impl Arguments {
         let model = self.run.load(&mut asked, log)?;
         let interrupt = Interrupt::listen()?;
         let options = asked.options(&model, &device);
+        let machine = Machine { device: &device, options: &options, maps: None, checkpoints: None };
+        self.run.fit_batches(&mut asked.settings, (&model, machine), &dataset, log)?;
         let Asked { record, settings, .. } = asked;
         log.plan(&Plan { data: &record.data, dataset: &dataset, model: &model, settings: &settings })?;
         let store = self.run.map_store();
         let run = RunFile::new(&record.clone().begun_here(), &model.preprocessing, &settings, &Derived::default());
         let unfinished = settings.tail.is_some().then(|| self.unfinished(&target, &run)).transpose()?;
         let checkpoints = unfinished.as_ref().map(Unfinished::checkpoints);
-        let machine = Machine { device: &device, options: &options, maps: store.as_ref(), checkpoints };
+        let machine = Machine { maps: store.as_ref(), checkpoints, ..machine };
         let delivered = match fine_tune_model(&model, machine, &Splits::of(&dataset), &settings, log) {
             Ok(delivered) => delivered,
             Err(error) => {

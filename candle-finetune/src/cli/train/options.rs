@@ -31,9 +31,10 @@ pub struct TrainingOptions {
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
 
-    /// Images of a batch [default: 32; training from scratch 128]
-    #[arg(long, value_name = "N")]
-    batch_size: Option<usize>,
+    /// Images of a batch, or auto: as many as the GPU has room for, up to 256 and an eighth of the training images (up to 32 on a CPU)
+    /// [default: 32; training from scratch 128]
+    #[arg(long, visible_alias = "batch", value_name = "N|auto")]
+    batch_size: Option<BatchSize>,
 
     /// Batches of a step, whose gradients are averaged: large steps in little memory [default: 1]
     #[arg(long, value_name = "BATCHES")]
@@ -192,6 +193,25 @@ enum ClassWeightsName {
     Balanced,
 }
 
+/// Images of a batch.
+#[derive(Clone, Copy, PartialEq)]
+enum BatchSize {
+    Images(usize),
+    /// As many as there is room for.
+    Auto,
+}
+
+impl FromStr for BatchSize {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<BatchSize, &'static str> {
+        match text {
+            "auto" => Ok(BatchSize::Auto),
+            _ => text.parse().map(BatchSize::Images).map_err(|_| "expected a number of images or `auto`"),
+        }
+    }
+}
+
 /// What both kinds of training are told alike.
 struct Common<'a> {
     epochs: &'a mut usize,
@@ -231,6 +251,11 @@ impl TrainingOptions {
         self.lr.is_some()
     }
 
+    /// Whether batches are to be as large as there is room for.
+    pub fn fits_batches(&self) -> bool {
+        self.batch_size == Some(BatchSize::Auto)
+    }
+
     /// Takes what the model itself says of how it is thinned, where nobody else does.
     pub fn take_drop_rates(&self, settings: &mut Settings, model: DropRates) {
         if self.drop_rate.is_none() {
@@ -254,6 +279,7 @@ impl TrainingOptions {
     fn check_tail_options(&self, tail: bool) -> anyhow::Result<()> {
         let given = [
             ("--freeze-epochs", self.freeze_epochs.is_some()),
+            ("--batch-size auto", self.fits_batches()),
             ("--accumulate", self.accumulate.is_some()),
             ("--sampler", self.sampler.is_some()),
             ("--clip-norm", self.clip_norm.is_some()),
@@ -322,7 +348,9 @@ impl TrainingOptions {
 
     fn set_common(&self, common: Common<'_>) -> anyhow::Result<()> {
         *common.epochs = self.epochs.unwrap_or(*common.epochs);
-        *common.batch_size = self.batch_size.unwrap_or(*common.batch_size);
+        if let Some(BatchSize::Images(images)) = self.batch_size {
+            *common.batch_size = images;
+        }
         *common.lr = self.lr.or(*common.lr);
         *common.optimizer = self.optimizer(*common.optimizer)?;
         *common.weight_decay = self.weight_decay.or(*common.weight_decay);
