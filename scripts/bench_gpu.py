@@ -1,51 +1,76 @@
-"""Times the frozen network, or whole training steps, on an NVIDIA GPU beside PyTorch's, interleaved, in one run.
+"""Times a part of fine-tuning on an NVIDIA GPU beside PyTorch, interleaved, in one run.
 
     scripts/build_cuda.sh --cudnn
-    python scripts/bench_gpu.py [--program target/cuda/release/finetune] [--cases resnet18:256,resnet50:256] [--rounds 3]
-    python scripts/bench_gpu.py --train --cases resnet50:128
+    python scripts/bench_gpu.py frozen  [--cases resnet18:256,resnet50:256]    images on the device to features
+    python scripts/bench_gpu.py train   [--cases resnet18:128,resnet50:128]    steps that train all of a network
+    python scripts/bench_gpu.py loading [--photos DIR]                         files to images on the device, no network
+    python scripts/bench_gpu.py files   [--photos DIR] [--cases resnet50:128]  epochs that train all of a network from files
+    python scripts/bench_gpu.py head    [--photos DIR] [--cases resnet18:128]  a new head on a frozen network, from files
+                                                              (PyTorch 2.11, torchvision 0.26; --program, --rounds, --peak)
 
-Both compute in bf16, at 224×224, weights drawn at random: from images on the device to features, or, with --train, forward, backward
-and SGD with momentum over all parameters, which are f32. PyTorch runs in channels_last, as it is and through torch.compile, with
-cuDNN's benchmark on, and trains under autocast with its fused SGD. Milliseconds a batch are medians of 20 calls, those printed the
-medians over rounds; the share of the chip's peak counts two operations for each multiply-add, six where trained, of --peak TFLOP/s.
+All compute in bf16 (or --precision f16), at 224×224, with weights drawn at random. PyTorch runs in channels_last, as it is and through
+torch.compile, with cuDNN's benchmark on; it trains under autocast with its fused SGD, and reads by as many worker processes as there are
+cores into pinned memory. Milliseconds a batch are medians of 20 calls, figures medians over rounds; the share of the chip's peak counts
+two operations for each multiply-add, six where trained, of --peak TFLOP/s.
+
+--photos is a folder with one folder for each class; without it, 4,096 JPEG files of 500×375 pixels are drawn. Epochs are timed from the
+second on: a tenth of the photos is held out and measured after each. For `head` the figure is the whole run: --epochs epochs, in which this
+program sends every photo through the frozen network once, and PyTorch in every epoch.
 """
 import argparse
 import json
+import os
+import shutil
 import statistics
 import subprocess
+import tempfile
+import time
+from multiprocessing import Pool
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 GIGA_MULTIPLY_ADDS = {"resnet18": 1.814, "resnet34": 3.664, "resnet50": 4.089, "resnet101": 7.801, "resnet152": 11.514}
+PHOTOS, CLASSES, HELD_OUT = 4096, 4, 0.1
+CASES = {"frozen": "resnet18:256,resnet50:256", "train": "resnet18:128,resnet50:128", "files": "resnet50:128", "head": "resnet18:128"}
 
 
-def ours(program, model, batch, train):
-    command = [program, "bench", "--model", model, "--no-pretrained", "--device", "cuda", "--precision", "bf16"]
-    command += ["--batch", str(batch), "--repeat", "20", "--json"]
-    command += ["--train-from", "all"] if train else []
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)["median_ms_per_image"] * batch
+def finetune(arguments, *words):
+    command = [str(word) for word in (arguments.program, *words, "--device", "cuda", "--precision", arguments.precision)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+    return done
+
+
+# Images that are on the device already.
+
+
+def ours(arguments, model, batch):
+    words = ["bench", "--model", model, "--no-pretrained", "--batch", batch, "--repeat", 20, "--json"]
+    words += ["--train-from", "all"] if arguments.what == "train" else []
+    return json.loads(finetune(arguments, *words).stdout)["median_ms_per_image"] * batch
 
 
 class PyTorch:
     """A network that is compiled once, for all rounds."""
 
-    def __init__(self, model, batch, compiled, train):
+    def __init__(self, arguments, model, batch, compiled):
         import torch
         import torchvision
 
-        self.torch = torch
+        self.torch, self.dtype = torch, getattr(torch, {"bf16": "bfloat16", "f16": "float16"}[arguments.precision])
         torch.backends.cudnn.benchmark = True
         network = getattr(torchvision.models, model)().cuda().to(memory_format=torch.channels_last)
         images = torch.randn(batch, 3, 224, 224, device="cuda").to(memory_format=torch.channels_last)
-        self.step = self.training(network, images, compiled) if train else self.frozen(network, images, compiled)
+        prepare = self.training if arguments.what == "train" else self.frozen
+        self.step = prepare(network, images, compiled)
 
     def frozen(self, network, images, compiled):
         torch = self.torch
         network.fc = torch.nn.Identity()
-        network = network.eval().bfloat16()
+        network = network.eval().to(self.dtype)
         network = torch.compile(network) if compiled else network
-        images = images.bfloat16()
+        images = images.to(self.dtype)
 
         def step():
             with torch.no_grad():
@@ -54,20 +79,9 @@ class PyTorch:
         return step
 
     def training(self, network, images, compiled):
-        torch = self.torch
-        labels = torch.zeros(len(images), dtype=torch.long, device="cuda")
-        settings = {"lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "fused": True}
-        optimizer = torch.optim.SGD(network.parameters(), **settings)
-        network = torch.compile(network) if compiled else network
-
-        def step():
-            optimizer.zero_grad()
-            with torch.autocast("cuda", torch.bfloat16):
-                loss = torch.nn.functional.cross_entropy(network(images), labels)
-            loss.backward()
-            optimizer.step()
-
-        return step
+        labels = self.torch.zeros(len(images), dtype=self.torch.long, device="cuda")
+        step = training_step(network, network.parameters(), self.dtype, compiled)
+        return lambda: step(images, labels)
 
     def milliseconds(self):
         torch = self.torch
@@ -83,35 +97,200 @@ class PyTorch:
         return statistics.median(times)
 
 
+def training_step(network, parameters, dtype, compiled):
+    import torch
+
+    optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True)
+    scaler = torch.amp.GradScaler("cuda", enabled=dtype == torch.float16)
+    network = torch.compile(network) if compiled else network
+
+    def step(images, labels):
+        optimizer.zero_grad()
+        with torch.autocast("cuda", dtype):
+            loss = torch.nn.functional.cross_entropy(network(images), labels)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    return step
+
+
+def bench_on_device(arguments):
+    print("network  batch   finetune  PyTorch  compiled   times as fast as the best   images/s   of the peak")
+    operations = 6e9 if arguments.what == "train" else 2e9
+    for model, batch in arguments.cases:
+        peers = [PyTorch(arguments, model, batch, compiled) for compiled in ((False,) if arguments.eager else (False, True))]
+        rounds = [[ours(arguments, model, batch), *(peer.milliseconds() for peer in peers)] for _ in range(arguments.rounds)]
+        mine, *theirs = (statistics.median(column) for column in zip(*rounds))
+        eager, compiled = theirs[0], theirs[-1]
+        ratio, rate = min(theirs) / mine, batch / mine * 1000
+        share = operations * GIGA_MULTIPLY_ADDS[model] * rate / (arguments.peak * 1e12) if model in GIGA_MULTIPLY_ADDS else 0.0
+        print(f"{model:>8} {batch:5} {mine:7.2f} ms {eager:5.2f} ms {compiled:6.2f} ms {ratio:24.2f} {rate:13.0f} {share:12.1%}", flush=True)
+
+
+# Images that come from files.
+
+
+def draw_photo(path_and_seed):
+    """As many details as a photo has, about: smooth at large, noise in the small."""
+    import numpy
+    from PIL import Image
+
+    path, seed = path_and_seed
+    random = numpy.random.default_rng(seed)
+    coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3), numpy.uint8)).resize((500, 375), Image.Resampling.BICUBIC)
+    fine = numpy.asarray(coarse, numpy.int16) + random.integers(-12, 13, (375, 500, 3))
+    Image.fromarray(fine.clip(0, 255).astype(numpy.uint8)).save(path, quality=85)
+
+
+def draw_photos(folder):
+    for index in range(CLASSES):
+        (folder / f"class{index}").mkdir(parents=True)
+    with Pool() as pool:
+        pool.map(draw_photo, [(folder / f"class{index % CLASSES}" / f"{index:05}.jpg", index) for index in range(PHOTOS)], chunksize=16)
+
+
+class Files:
+    """PyTorch's way from files to images on the device."""
+
+    def __init__(self, folder, batch):
+        import torch
+        import torchvision
+        from torchvision import transforms as T
+
+        self.torch = torch
+        normalise = T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        transform = T.Compose([T.Resize(256), T.CenterCrop(224), T.ToTensor(), normalise])
+        data = torchvision.datasets.ImageFolder(folder, transform)
+        held_out = int(HELD_OUT * len(data))
+        train, val = torch.utils.data.random_split(data, [len(data) - held_out, held_out])
+        workers = {"batch_size": batch, "num_workers": os.cpu_count(), "pin_memory": True, "persistent_workers": True}
+        self.train = torch.utils.data.DataLoader(train, shuffle=True, **workers)
+        self.val = torch.utils.data.DataLoader(val, **workers)
+        self.count = len(data)
+
+    def each(self, loader):
+        for images, labels in loader:
+            images = images.cuda(non_blocking=True).to(memory_format=self.torch.channels_last)
+            yield images, labels.cuda(non_blocking=True)
+
+    def loading(self):
+        """Images a second."""
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            for loader in (self.train, self.val):
+                for _ in self.each(loader):
+                    pass
+            self.torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        return self.count / min(seconds[1:])  # workers start in the first
+
+    def training(self, model, head_only, epochs, dtype):
+        """Seconds of each epoch."""
+        import torchvision
+
+        torch = self.torch
+        torch.backends.cudnn.benchmark = True
+        network = getattr(torchvision.models, model)()
+        network.requires_grad_(not head_only)
+        network.fc = torch.nn.Linear(network.fc.in_features, CLASSES)
+        network = network.cuda().to(memory_format=torch.channels_last)
+        step = training_step(network, [p for p in network.parameters() if p.requires_grad], dtype, False)
+        seconds = []
+        for _ in range(epochs):
+            start = time.perf_counter()
+            network.train(not head_only)
+            for images, labels in self.each(self.train):
+                step(images, labels)
+            network.eval()
+            with torch.no_grad(), torch.autocast("cuda", dtype):
+                hits = sum((network(images).argmax(1) == labels).sum() for images, labels in self.each(self.val))
+            hits.item()
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+
+def our_loading(arguments):
+    """Images a second."""
+    found = finetune(arguments, "bench", "--model", "resnet18", "--no-pretrained", "--photos", arguments.photos, "--repeat", 2, "--json")
+    return 1e3 / json.loads(found.stdout)["min_ms_per_image"]
+
+
+def our_training(arguments, model, batch, head_only, epochs):
+    """Seconds of each epoch, and of the whole process."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["train", arguments.photos, "--model", model, "--no-pretrained", "--batch-size", batch, "--epochs", epochs, "--no-report"]
+        words += ["--out", Path(folder) / "bundle", "--val-fraction", HELD_OUT, "--log-format", "json"]
+        words += ["--train-from", "head"] if head_only else ["--train-from", "all"]
+        start = time.perf_counter()
+        events = [json.loads(line) for line in finetune(arguments, *words).stdout.splitlines()]
+        whole = time.perf_counter() - start
+    return [event["seconds"] for event in events if event["event"] == "epoch"], whole
+
+
+def bench_files(arguments):
+    import torch
+
+    dtype = {"bf16": torch.bfloat16, "f16": torch.float16}[arguments.precision]
+    photos = sum(1 for path in arguments.photos.rglob("*") if path.is_file())
+    print(f"{photos} photos, {os.cpu_count()} cores")
+    if arguments.what == "loading":
+        files = Files(arguments.photos, 128)
+        rounds = [(our_loading(arguments), files.loading()) for _ in range(arguments.rounds)]
+        mine, theirs = (statistics.median(column) for column in zip(*rounds))
+        print(f"loading alone: finetune {mine:.0f} images/s, PyTorch {theirs:.0f}: {mine / theirs:.2f} times")
+        return
+    head_only = arguments.what == "head"
+    for model, batch in arguments.cases:
+        files = Files(arguments.photos, batch)
+        rounds = []
+        for _ in range(arguments.rounds):
+            epochs, whole = our_training(arguments, model, batch, head_only, arguments.epochs)
+            theirs = files.training(model, head_only, arguments.epochs, dtype)
+            rounds.append((whole, sum(theirs)) if head_only else (statistics.median(epochs[1:]), statistics.median(theirs[1:])))
+        mine, theirs = (statistics.median(column) for column in zip(*rounds))
+        if head_only:
+            print(f"{model}, a head, {arguments.epochs} epochs: finetune {mine:.1f} s (the whole process), PyTorch {theirs:.1f} s (without starting): {theirs / mine:.2f} times")
+            continue
+        alone = our_loading(arguments)
+        print(f"{model}, all of it, batch {batch}: finetune {photos / mine:.0f} images/s, PyTorch {photos / theirs:.0f}: {theirs / mine:.2f} times; {photos / mine / alone:.2f} of loading alone ({alone:.0f})")
+
+
 def main():
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["frozen", "train", "loading", "files", "head"])
     parser.add_argument("--program", default=ROOT / "target/cuda/release/finetune")
-    parser.add_argument("--cases", default="resnet18:256,resnet50:256")
-    parser.add_argument("--train", action="store_true")
+    parser.add_argument("--cases", help="NETWORK:BATCH,…")
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--precision", choices=["bf16", "f16"], default="bf16")
     parser.add_argument("--eager", action="store_true", help="leave torch.compile out, which takes a minute")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peak", type=float, default=989.0, help="TFLOP/s in dense bf16; an H100's and H200's if left out")
     arguments = parser.parse_args()
+    cases = (arguments.cases or CASES.get(arguments.what, "")).split(",")
+    arguments.cases = [(model, int(batch)) for model, batch in (case.split(":") for case in cases if case)]
 
     import torch
 
     versions = f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
     driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True)
-    print(f"{torch.cuda.get_device_name()}, driver {driver.stdout.strip()}, {versions}")
-    print("network  batch   finetune  PyTorch  compiled   times as fast as the best   images/s   of the peak")
-    for case in arguments.cases.split(","):
-        model, batch = case.split(":")
-        batch = int(batch)
-        forms = (False,) if arguments.eager else (False, True)
-        peers = [PyTorch(model, batch, compiled, arguments.train) for compiled in forms]
-        rounds = []
-        for _ in range(arguments.rounds):
-            rounds.append([ours(arguments.program, model, batch, arguments.train), *(peer.milliseconds() for peer in peers)])
-        mine, *theirs = (statistics.median(column) for column in zip(*rounds))
-        eager, compiled = theirs[0], theirs[-1]
-        ratio, rate = min(theirs) / mine, batch / mine * 1000
-        share = (6e9 if arguments.train else 2e9) * GIGA_MULTIPLY_ADDS[model] * rate / (arguments.peak * 1e12) if model in GIGA_MULTIPLY_ADDS else 0.0
-        print(f"{model:>8} {batch:5} {mine:7.2f} ms {eager:5.2f} ms {compiled:6.2f} ms {ratio:24.2f} {rate:13.0f} {share:12.1%}", flush=True)
+    print(f"{torch.cuda.get_device_name()}, driver {driver.stdout.strip()}, {versions}, {arguments.precision}")
+    if arguments.what in ("frozen", "train"):
+        bench_on_device(arguments)
+        return
+    drawn = None
+    if arguments.photos is None:
+        drawn = Path(tempfile.mkdtemp())
+        arguments.photos = drawn / "photos"
+        draw_photos(arguments.photos)
+    try:
+        bench_files(arguments)
+    finally:
+        if drawn:
+            shutil.rmtree(drawn)
 
 
 if __name__ == "__main__":
