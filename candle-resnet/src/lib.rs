@@ -31,6 +31,9 @@ pub mod classifier;
 pub mod config;
 #[cfg(feature = "cudnn")]
 mod cudnn;
+#[cfg(test)]
+#[path = "../tests/device/mod.rs"]
+mod device;
 pub mod device_memory;
 pub mod drop_path;
 pub mod dropout;

@@ -172,25 +172,14 @@ impl Parameters for FrozenWeights<'_> {
             Norm::Batch => self.fold(unit)?,
             Norm::Group { groups } => (self.single(&unit.conv, "weight")?, self.group_norm(unit, groups)?),
         };
+        let &ConvNorm { stride, dilation, groups, .. } = unit;
+        let padding = unit.padding();
         #[cfg(feature = "cudnn")]
-        if let (Device::Cuda(_), DType::BF16, FrozenNorm::Bias(bias)) = (self.device, self.dtype, &norm) {
-            let window = Window {
-                size: unit.kernel,
-                stride: unit.stride,
-                padding: unit.padding(),
-                dilation: unit.dilation,
-                groups: unit.groups,
-            };
-            return Ok(FrozenConvNorm::Fused(FusedConv::new(&weight, bias, window)?));
+        if self.device.is_cuda() {
+            let window = Window { size: unit.kernel, stride, padding, dilation, groups };
+            return FrozenConvNorm::fused(&weight, norm, window);
         }
-        Ok(FrozenConvNorm::Apart {
-            weight,
-            norm,
-            stride: unit.stride,
-            padding: unit.padding(),
-            dilation: unit.dilation,
-            groups: unit.groups,
-        })
+        Ok(FrozenConvNorm::Apart { weight, norm, stride, padding, dilation, groups })
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
@@ -251,6 +240,22 @@ enum FrozenConvNorm {
     /// All in one, with what follows.
     #[cfg(feature = "cudnn")]
     Fused(FusedConv),
+    /// Before a norm that depends on the image.
+    #[cfg(feature = "cudnn")]
+    BeforeGroups(FusedConv, GroupNorm),
+}
+
+#[cfg(feature = "cudnn")]
+impl FrozenConvNorm {
+    fn fused(weight: &Tensor, norm: FrozenNorm, window: Window) -> Result<FrozenConvNorm> {
+        Ok(match norm {
+            FrozenNorm::Bias(bias) => FrozenConvNorm::Fused(FusedConv::new(weight, &bias, window)?),
+            FrozenNorm::Group(norm) => {
+                let no_bias = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
+                FrozenConvNorm::BeforeGroups(FusedConv::new(weight, &no_bias, window)?, norm)
+            }
+        })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -272,6 +277,8 @@ impl ConvNormLayer for FrozenConvNorm {
             }
             #[cfg(feature = "cudnn")]
             FrozenConvNorm::Fused(conv) => conv.forward(x, None, false),
+            #[cfg(feature = "cudnn")]
+            FrozenConvNorm::BeforeGroups(conv, norm) => norm.forward(&conv.forward(x, None, false)?),
         }
     }
 
@@ -286,7 +293,7 @@ impl ConvNormLayer for FrozenConvNorm {
     #[cfg(feature = "cudnn")]
     fn pool(x: &Tensor, pool: Pool) -> Result<Tensor> {
         match pool {
-            Pool::Max { stride } if x.device().is_cuda() && x.dtype() == DType::BF16 => cudnn::max_pool(x, stride),
+            Pool::Max { stride } if x.device().is_cuda() => cudnn::max_pool(x, stride),
             pool => crate::figure::pool(x, pool),
         }
     }

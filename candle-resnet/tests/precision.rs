@@ -1,4 +1,4 @@
-//! The frozen form in bf16, on the CPU or where the tests compute: near f32 for every kind of layer.
+//! The frozen form in bf16, on the CPU or where the tests compute, and in f16 on CUDA: near f32 for every kind of layer.
 
 mod device;
 
@@ -12,8 +12,8 @@ use candle_resnet::{FeatureExtractor, Trunk};
 
 use self::device::device;
 
-/// Of the Euclidean norm; bf16 keeps eight bits.
-const TOLERANCE: f64 = 0.05;
+/// Of the Euclidean norm; bf16 keeps eight bits, f16 eleven.
+const TOLERANCES: [(Precision, f64); 2] = [(Precision::Bf16, 0.05), (Precision::F16, 0.01)];
 
 fn values(tensor: &Tensor) -> Vec<f64> {
     let tensor = tensor.to_device(&Device::Cpu).unwrap().flatten_all().unwrap();
@@ -29,7 +29,7 @@ fn distance(exact: &[f64], other: &[f64]) -> f64 {
 }
 
 #[test]
-fn bf16_is_near_f32() {
+fn halves_are_near_f32() {
     let networks = [
         "resnet18",        // two 3×3
         "resnet26",        // bottlenecks
@@ -43,17 +43,32 @@ fn bf16_is_near_f32() {
     for name in networks {
         let architecture = Architecture::named(name).unwrap();
         let weights = fresh_weights(architecture, 10, 1, &Device::Cpu).unwrap();
-        let options = PlanOptions { precision: Precision::Bf16, ..PlanOptions::default() };
         let exact = Trunk::compile(architecture, &weights, &Device::Cpu).unwrap();
-        let rounded = Trunk::compile_with(architecture, &weights, device(), &options).unwrap();
         let shape = [3, 3, 66, 66];
         let images = Tensor::from_vec(formula::image_batch("precision.images", &shape), &shape, &Device::Cpu).unwrap();
         let elsewhere = images.to_device(device()).unwrap();
         let layer2 = Boundary::named(architecture, "layer2").unwrap();
-        let features = [exact.features(&images), rounded.features(&elsewhere)].map(Result::unwrap);
-        let maps = [exact.map_at(&images, layer2), rounded.map_at(&elsewhere, layer2)].map(Result::unwrap);
-        let distances = [features, maps].map(|[exact, rounded]| distance(&values(&exact), &values(&rounded)));
-        println!("{name}: features {:.4}, maps {:.4}", distances[0], distances[1]);
-        assert!(distances.iter().all(|&distance| distance < TOLERANCE), "{name}: {distances:?}");
+        let (features, map) = (exact.features(&images).unwrap(), exact.map_at(&images, layer2).unwrap());
+        for (precision, tolerance) in TOLERANCES {
+            if precision.check(device()).is_err() {
+                continue;
+            }
+            let options = PlanOptions { precision, ..PlanOptions::default() };
+            let rounded = Trunk::compile_with(architecture, &weights, device(), &options).unwrap();
+            let found = [rounded.features(&elsewhere), rounded.map_at(&elsewhere, layer2)].map(Result::unwrap);
+            let distances = [(&features, &found[0]), (&map, &found[1])]
+                .map(|(exact, rounded)| distance(&values(exact), &values(rounded)));
+            println!("{name} in {precision}: features {:.4}, maps {:.4}", distances[0], distances[1]);
+            assert!(distances.iter().all(|&distance| distance < tolerance), "{name} in {precision}: {distances:?}");
+        }
     }
+}
+
+#[test]
+fn a_cpu_has_no_f16() {
+    let architecture = Architecture::named("resnet18").unwrap();
+    let weights = fresh_weights(architecture, 10, 1, &Device::Cpu).unwrap();
+    let options = PlanOptions { precision: Precision::F16, ..PlanOptions::default() };
+    let error = Trunk::compile_with(architecture, &weights, &Device::Cpu, &options).unwrap_err();
+    assert!(error.to_string().starts_with("f16 is computed on CUDA alone"), "{error}");
 }

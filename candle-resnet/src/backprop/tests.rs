@@ -1,15 +1,12 @@
 //! Features and every gradient beside those of candle's graph in f64: on the CPU, or where `FINETUNE_TEST_DEVICE` says.
 
-#[path = "../../tests/device/mod.rs"]
-mod device;
-
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Var};
 use candle_nn::VarBuilder;
 
-use self::device::device;
 use super::*;
+use crate::device::device;
 use crate::drop_path::StochasticDepth;
 use crate::initialise::fresh_weights;
 use crate::network::Network;

@@ -1,19 +1,21 @@
 //! A convolution of images, stride 2, as one of squares of 2×2 pixels, stride 1: three channels fill tensor cores badly.
 
-use candle_core::cuda_backend::CudaStorage;
 use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
-use half::bf16;
+use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::Window;
+use super::number::with_number;
+use super::{Number, Values, Window, tensor};
 
 const KERNEL: &str = include_str!(concat!(env!("OUT_DIR"), "/unfold.ptx"));
 
 /// Threads of a block.
 const THREADS: u32 = 256;
 
-/// Channels are filled up to a multiple of this.
-const PACK: usize = 8;
+/// Bytes of neighbouring channels that are read at once: channels are filled up to a multiple of this.
+const PACK: usize = 16;
+
+/// From so many channels on, images are better left as they are.
+const ENOUGH_CHANNELS: usize = 4;
 
 /// How images become maps of squares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,13 +23,15 @@ pub(super) struct Unfolding {
     channels: usize,
     /// Of the convolution of images.
     window: Window,
+    /// Of the maps.
+    dtype: DType,
 }
 
 impl Unfolding {
-    /// For a convolution of maps with so many channels; `None` where it is better left as it is.
-    pub(super) fn of(channels: usize, window: Window) -> Option<Unfolding> {
-        let fits = channels < PACK / 2 && window.stride == 2 && window.dilation == 1 && window.groups == 1;
-        fits.then_some(Unfolding { channels, window })
+    /// For a convolution of images with so many channels; `None` where it is better left as it is.
+    pub(super) fn of(channels: usize, window: Window, dtype: DType) -> Option<Unfolding> {
+        let fits = channels < ENOUGH_CHANNELS && window.stride == 2 && window.dilation == 1 && window.groups == 1;
+        fits.then_some(Unfolding { channels, window, dtype })
     }
 
     /// Of the convolution of squares.
@@ -46,7 +50,7 @@ impl Unfolding {
     }
 
     fn square_channels(self) -> usize {
-        (4 * self.channels).next_multiple_of(PACK)
+        (4 * self.channels).next_multiple_of(PACK / self.dtype.size_in_bytes())
     }
 
     /// (C', C, K, K) → (C', squares' channels, side, side), f32 on the CPU.
@@ -65,34 +69,26 @@ impl Unfolding {
         Tensor::from_vec(unfolded, (outputs, square_channels, side, side), &Device::Cpu)
     }
 
-    /// Images (N, C, H, W) in bf16 → maps (N, H', W', squares' channels).
+    /// Images (N, C, H, W) → maps (N, H', W', squares' channels).
     pub(super) fn images(self, images: &Tensor) -> Result<Tensor> {
-        images.to_dtype(DType::BF16)?.contiguous()?.apply_op1_no_bwd(&self)
-    }
-}
-
-impl CustomOp1 for Unfolding {
-    fn name(&self) -> &'static str {
-        "unfold-images"
+        let images = images.to_dtype(self.dtype)?.contiguous()?;
+        with_number!(self.dtype, T => self.launch::<T>(&images))
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("cuDNN computes on CUDA devices alone")
-    }
-
-    fn cuda_fwd(&self, images: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (count, channels, height, width) = layout.shape().dims4()?;
+    fn launch<T: Number>(self, images: &Tensor) -> Result<Tensor> {
+        let (count, channels, height, width) = images.dims4()?;
         if channels != self.channels {
             bail!("images with {channels} channels where {} are expected", self.channels);
         }
         let squares = |pixels: usize| self.window.output(pixels) + self.side() - 1;
         let out = [count, squares(height), squares(width), self.square_channels()];
-        let device = images.device.clone();
-        let values = images.as_cuda_slice::<bf16>()?;
-        let values = values.slice(layout.start_offset()..layout.start_offset() + layout.shape().elem_count());
+        let Device::Cuda(device) = images.device() else { bail!("cuDNN computes on CUDA devices alone") };
+        let values = Values::of(images)?;
+        let values = values.view::<T>()?;
         // SAFETY: the kernel writes all of it.
-        let mut to = unsafe { device.alloc::<bf16>(out.iter().product())? };
-        let function = device.get_or_load_custom_func("unfold_images", "candle_resnet_unfold", KERNEL)?;
+        let mut to = unsafe { device.alloc::<T>(out.iter().product())? };
+        let name = format!("unfold_images_{}", T::DTYPE.as_str());
+        let function = device.get_or_load_custom_func(&name, "candle_resnet_unfold", KERNEL)?;
         let sizes = [count, channels, height, width, self.before(), out[1], out[2], out[3]].map(|size| size as u32);
         let mut launch = function.builder();
         launch.arg(&values);
@@ -102,7 +98,7 @@ impl CustomOp1 for Unfolding {
         let config = LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
         // SAFETY: the slices are as long as the sizes say.
         unsafe { launch.launch(config) }.map_err(candle_core::Error::wrap)?;
-        Ok((CudaStorage::wrap_cuda_slice(to, device), Shape::from(out.to_vec())))
+        Ok(tensor(to, &out, device))
     }
 }
 
@@ -131,10 +127,12 @@ mod tests {
 
     #[test]
     fn squares_give_what_pixels_give() {
-        for (size, padding, channels) in [(7, 3, 3), (3, 1, 3), (7, 3, 1)] {
+        for (size, padding, channels, dtype) in
+            [(7, 3, 3, DType::F32), (7, 3, 3, DType::BF16), (3, 1, 3, DType::F16), (7, 3, 1, DType::F16)]
+        {
             for (height, width) in [(32, 32), (33, 40), (31, 29)] {
                 let window = Window { size, stride: 2, padding, dilation: 1, groups: 1 };
-                let unfolding = Unfolding::of(channels, window).unwrap();
+                let unfolding = Unfolding::of(channels, window, dtype).unwrap();
                 let images = Tensor::randn(0f32, 1.0, (2, channels, height, width), &Device::Cpu).unwrap();
                 let weight = Tensor::randn(0f32, 1.0, (4, channels, size, size), &Device::Cpu).unwrap();
                 let expected = images.conv2d(&weight, padding, 2, 1, 1).unwrap();

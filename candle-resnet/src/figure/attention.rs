@@ -3,7 +3,7 @@
 use candle_core::{Module, Result, Tensor};
 use candle_nn::Linear;
 
-use super::Parameters;
+use super::{Parameters, pool};
 use crate::blueprint::Attention;
 
 /// The layers of an [`Attention`].
@@ -28,7 +28,7 @@ impl AttentionLayer {
 
     /// (N, C, H, W) → (N, C, H, W)
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let means = x.mean((2, 3))?; // (N, C)
+        let means = pool::mean(x)?.to_dtype(x.dtype())?; // (N, C)
         let weights = candle_nn::ops::sigmoid(&self.scores(&means)?)?;
         x.broadcast_mul(&weights.unsqueeze(2)?.unsqueeze(3)?)
     }

@@ -1,6 +1,6 @@
 //! Pools over maps (N, C, H, W), each with its gradient.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use crate::architecture::GlobalPool;
 use crate::blueprint::Pool;
@@ -17,15 +17,28 @@ pub(crate) fn forward(x: &Tensor, pool: Pool) -> Result<Tensor> {
     }
 }
 
-/// (N, C, H, W) → (N, D)
+/// (N, C, H, W) → (N, D); of halves in f32.
 pub(crate) fn global(x: &Tensor, pool: GlobalPool) -> Result<Tensor> {
-    let mean = || x.mean((2, 3));
-    let max = || x.flatten_from(2)?.max(2);
+    let mean = || mean(x);
+    let max = || widened(x)?.flatten_from(2)?.max(2);
     match pool {
         GlobalPool::Average => mean(),
         GlobalPool::Max => max(),
         GlobalPool::AverageMax => (mean()? + max()?)? * 0.5,
         GlobalPool::AverageThenMax => Tensor::cat(&[mean()?, max()?], 1),
+    }
+}
+
+/// (N, C, H, W) → (N, C), the mean of each channel; of halves in f32.
+pub(super) fn mean(x: &Tensor) -> Result<Tensor> {
+    widened(x)?.mean((2, 3))
+}
+
+/// Halves as f32: a sum over a map would run out of their digits, and of f16's range.
+fn widened(x: &Tensor) -> Result<Tensor> {
+    match x.dtype() {
+        DType::BF16 | DType::F16 => x.to_dtype(DType::F32),
+        _ => Ok(x.clone()),
     }
 }
 

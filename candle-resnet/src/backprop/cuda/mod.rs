@@ -10,19 +10,18 @@ mod variables;
 
 use std::collections::HashMap;
 
-use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
-use candle_core::{Result, Storage, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 
 use self::launch::{Launcher, Mean, pack};
 use self::pass::{Convolutions, Tape};
-use self::variables::{Values, Variables, tensor};
+use self::variables::Variables;
 use super::Backward;
 use super::graph::{Graph, INPUT, Images, Operation};
 use crate::architecture::{Architecture, GlobalPool};
 use crate::blueprint::{Blueprint, Pool};
-use crate::cudnn::{self, Number};
+use crate::cudnn::{self, Number, Values, tensor};
 use crate::kernels::Extent;
 use crate::part::Part;
 use crate::training::TrainingMode;
@@ -67,13 +66,11 @@ impl<T: Number> OnCuda<T> {
     /// (N, C, H, W) of any kind → (N, H, W, C).
     fn maps(&self, x: &Tensor) -> Result<CudaSlice<T>> {
         let x = x.detach().permute((0, 2, 3, 1))?.to_dtype(T::DTYPE)?.contiguous()?;
-        let (storage, layout) = x.storage_and_layout();
-        let Storage::Cuda(storage) = &*storage else { bail!("the maps are not on a CUDA device") };
-        if storage.device().id() != self.launcher.device.id() {
+        if x.device().location() != Device::Cuda(self.launcher.device.clone()).location() {
             bail!("maps and weights are not on one device");
         }
-        let start = layout.start_offset();
-        let values = storage.as_cuda_slice::<T>()?.slice(start..start + layout.shape().elem_count());
+        let values = Values::of(&x)?;
+        let values = values.view::<T>()?;
         // SAFETY: all of it is written by the copy.
         let mut copy = unsafe { self.launcher.device.alloc(values.len())? };
         self.launcher.device.memcpy_dtod(&values, &mut copy)?;

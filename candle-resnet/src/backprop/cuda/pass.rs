@@ -8,13 +8,13 @@ use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{Result, Tensor, bail};
 
 use super::launch::{Incoming, Launcher, NormVariables, Pooling, Rows, Shift, Statistics as NormStatistics};
-use super::variables::{Values, Variables, tensor};
+use super::variables::Variables;
 use super::{Number, mean};
 use crate::backprop::convolution::Convolution;
 use crate::backprop::graph::{Graph, INPUT, Node, Operation, Value};
 use crate::backprop::norm::{BatchNorm, MOMENTUM};
 use crate::blueprint::{NORM_EPSILON, Pool};
-use crate::cudnn::{TrainableConv, Window};
+use crate::cudnn::{TrainableConv, Values, Window, tensor};
 use crate::kernels::Extent;
 use crate::training::{Statistics, TrainingMode};
 
