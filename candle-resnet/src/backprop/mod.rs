@@ -5,7 +5,7 @@
 //! Knows neither losses nor optimisers, and not the classifier.
 //!
 //! On a CPU kernels are this crate's own, in f32, and no bit of what comes out depends on the number of threads. On NVIDIA GPUs, with the
-//! feature `cudnn`, convolutions are cuDNN's, and maps may be bf16.
+//! feature `cudnn`, convolutions are cuDNN's, and maps may be bf16 or f16.
 
 mod convolution;
 #[cfg(feature = "cudnn")]
@@ -51,6 +51,9 @@ pub trait Backward {
     /// The gradient of the features that [`features`](Backward::features) gave last, (N, D) → the gradients of those parameters for
     /// which `wanted` says so, by name, in f32. `variables` must not have changed in between.
     ///
+    /// Where maps are f16, so are their gradients, and what leaves f16's range makes gradients infinite or NaN, or 0: whoever asks for them
+    /// scales the features' gradient, and divides what comes out.
+    ///
     /// # Errors
     /// If there is nothing to go back through, shapes do not fit, or a device has no room.
     fn gradients(
@@ -92,7 +95,7 @@ pub fn backward(
         Device::Cuda(device) => match options.precision {
             Precision::F32 => Some(Box::new(cuda::OnCuda::<f32>::new(architecture, first, device)?)),
             Precision::Bf16 => Some(Box::new(cuda::OnCuda::<half::bf16>::new(architecture, first, device)?)),
-            Precision::F16 => None,
+            Precision::F16 => Some(Box::new(cuda::OnCuda::<half::f16>::new(architecture, first, device)?)),
         },
         _ => None,
     }

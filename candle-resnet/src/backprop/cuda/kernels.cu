@@ -1,24 +1,28 @@
 // What training needs beside cuDNN's convolutions: batch norms with residual and ReLU, pools, and their gradients.
 //
-// Maps are (N, H, W, C), of f32 or bf16; a thread takes 16 bytes of neighbouring channels, so channels come in multiples of four
+// Maps are (N, H, W, C), of f32, bf16 or f16; a thread takes 16 bytes of neighbouring channels, so channels come in multiples of four
 // or eight. Arithmetic is f32; sums over many pixels are f32 within a thread and f64 between blocks. Sums are added in an order
-// that shapes alone decide: the same input gives the same bits.
+// that shapes alone decide: the same input gives the same bits. What leaves f16's range is infinite or NaN from there on: a ReLU stops the gradient
+// of what is not above 0, and of no NaN.
 //
 // Kernels over rows (a row is a pixel with its channels) are started with blocks (x, y): x threads side by side over channels, y over
 // rows, and as many blocks over rows as the host likes.
 
 #include <cstdint>
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 namespace {
 
 template <typename T> __device__ float widened(T value);
 template <> __device__ float widened(float value) { return value; }
 template <> __device__ float widened(__nv_bfloat16 value) { return __bfloat162float(value); }
+template <> __device__ float widened(__half value) { return __half2float(value); }
 
 template <typename T> __device__ T narrowed(float value);
 template <> __device__ float narrowed(float value) { return value; }
 template <> __device__ __nv_bfloat16 narrowed(float value) { return __float2bfloat16_rn(value); }
+template <> __device__ __half narrowed(float value) { return __float2half_rn(value); }
 
 // 16 bytes of neighbouring values.
 template <typename T> struct alignas(16) Pack {
@@ -191,7 +195,7 @@ __device__ void norm_apply(
 
 // (blocks over rows, 2, C): sums of the gradient, and of it times the distance from the mean.
 //
-// The gradient is the sum of one or two; it passes where y is above 0 if y is given, where the normalised x is if `relu` is set. What
+// The gradient is the sum of one or two; it stops where y is not above 0 if y is given, where the normalised x is not if `relu` is set. What
 // passes is written to `passed` where that is given.
 template <typename T>
 __device__ void norm_gradient_sums(
@@ -223,11 +227,11 @@ __device__ void norm_gradient_sums(
             if (y) {
                 const Floats<T> output = Floats<T>::load(y + at);
 #pragma unroll
-                for (int i = 0; i < SIZE; ++i) passing.values[i] = output.values[i] > 0.0f ? passing.values[i] : 0.0f;
+                for (int i = 0; i < SIZE; ++i) passing.values[i] = output.values[i] <= 0.0f ? 0.0f : passing.values[i];
             } else if (relu) {
 #pragma unroll
                 for (int i = 0; i < SIZE; ++i) {
-                    passing.values[i] = fmaf(value.values[i], scale[i], shift[i]) > 0.0f ? passing.values[i] : 0.0f;
+                    passing.values[i] = fmaf(value.values[i], scale[i], shift[i]) <= 0.0f ? 0.0f : passing.values[i];
                 }
             }
             if (passed) passing.store(passed + at);
@@ -277,8 +281,8 @@ __device__ void norm_gradient(
         const Floats<T> value = Floats<T>::load(x + at);
 #pragma unroll
         for (int i = 0; i < SIZE; ++i) {
-            const bool passes = !relu || fmaf(value.values[i], scale[i], shift[i]) > 0.0f;
-            const float counted = passes ? of_image * passing.values[i] : 0.0f;
+            const bool stops = relu && fmaf(value.values[i], scale[i], shift[i]) <= 0.0f;
+            const float counted = stops ? 0.0f : of_image * passing.values[i];
             passing.values[i] = fmaf(factor[i], counted, fmaf(slope[i], value.values[i], constant[i]));
         }
         passing.store(to + at);
@@ -608,4 +612,5 @@ __global__ void norm_gradient_totals(
 
 OF_TYPE(float, f32)
 OF_TYPE(__nv_bfloat16, bf16)
+OF_TYPE(__half, f16)
 }

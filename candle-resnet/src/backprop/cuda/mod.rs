@@ -1,6 +1,6 @@
-//! The trainable form of a network on NVIDIA GPUs: cuDNN's convolutions and kernels of our own, on maps (N, H, W, C) of f32 or of bf16.
+//! The trainable form of a network on NVIDIA GPUs: cuDNN's convolutions and kernels of our own, on maps (N, H, W, C) of f32, bf16 or f16.
 //!
-//! In bf16 parameters, their gradients and running statistics are f32 still, and so are all sums: mixed precision as PyTorch's autocast
+//! In halves parameters, their gradients and running statistics are f32 still, and so are all sums: mixed precision as PyTorch's autocast
 //! has it. Everything is put on the device's stream one after another; nothing here waits for it. Kernels add in an order that
 //! shapes decide, and so does cuDNN where it can.
 
