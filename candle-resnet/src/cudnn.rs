@@ -3,6 +3,7 @@
 //! Maps are tensors (N, C, H, W) whose channels lie side by side in memory, as PyTorch's `channels_last`: views of tensors
 //! (N, H, W, C). Maps that lie otherwise are copied first. They are f32, bf16 or f16; sums are f32, and products, too, where maps are.
 
+mod algorithm;
 mod convolution;
 mod fused;
 mod number;

@@ -1,6 +1,6 @@
 //! A convolution that trains: maps → maps, and the gradients of its input and of its weights.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use candle_core::Result;
 use candle_core::cuda_backend::CudaDevice;
@@ -10,6 +10,7 @@ use candle_core::cuda_backend::cudarc::cudnn::{
 };
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
 
+use super::algorithm::Chosen;
 use super::{Number, Window, map};
 
 /// A convolution of maps of one size, (N, H, W, C) → (N, H', W', C'), with weights (C', K, K, C / groups).
@@ -19,10 +20,23 @@ pub(super) struct PlainConv<T: Number> {
     x: TensorDescriptor<T>,
     weight: FilterDescriptor<T>,
     y: TensorDescriptor<T>,
-    x_values: usize,
-    weight_values: usize,
-    y_values: usize,
+    dims: Dims,
     chosen: Chosen<sys::cudnnConvolutionFwdAlgo_t>,
+}
+
+/// Of maps that go in, (N, H, W, C), of weights, (C', C / groups, K, K), and of maps that come out, (N, H', W', C').
+#[derive(Debug, Clone, Copy)]
+struct Dims {
+    x: [usize; 4],
+    weight: [usize; 4],
+    y: [usize; 4],
+}
+
+impl Dims {
+    /// Values of each.
+    fn values(&self) -> [usize; 3] {
+        [self.x, self.weight, self.y].map(|dims| dims.iter().product())
+    }
 }
 
 impl<T: Number> PlainConv<T> {
@@ -33,29 +47,25 @@ impl<T: Number> PlainConv<T> {
         out: [usize; 4],
         window: Window,
     ) -> std::result::Result<PlainConv<T>, CudnnError> {
-        let dims = [out[3], x[3] / window.groups, window.size, window.size];
+        let dims = Dims { x, weight: [out[3], x[3] / window.groups, window.size, window.size], y: out };
         let conv = window.descriptor::<T>(cudnn)?;
-        let filter = dims.map(|value| value as i32);
+        let filter = dims.weight.map(|value| value as i32);
         let weight = cudnn.create_4d_filter(sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC, filter)?;
         let (x_map, y_map) = (map(cudnn, x)?, map(cudnn, out)?);
         let call = ConvForward { conv: &conv, x: &x_map, w: &weight, y: &y_map };
-        let chosen = Chosen::new(
-            sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
-            || call.pick_algorithm(),
-            |algorithm| call.get_workspace_size(algorithm),
-        )?;
-        let [x_values, weight_values, y_values] = [x, dims, out].map(|dims| dims.iter().product());
-        Ok(PlainConv { conv, x: x_map, weight, y: y_map, x_values, weight_values, y_values, chosen })
+        let chosen = Chosen::new(|| call.pick_algorithm(), |algorithm| call.get_workspace_size(algorithm))?;
+        Ok(PlainConv { conv, x: x_map, weight, y: y_map, dims, chosen })
     }
 
     /// Maps → maps.
     pub(super) fn forward<S: DevicePtr<T>>(&self, device: &CudaDevice, x: &S, weight: &S) -> Result<CudaSlice<T>> {
-        check([(x.len(), self.x_values), (weight.len(), self.weight_values)])?;
+        let [x_values, weight_values, y_values] = self.dims.values();
+        check([(x.len(), x_values), (weight.len(), weight_values)])?;
         let call = ConvForward { conv: &self.conv, x: &self.x, w: &self.weight, y: &self.y };
         let Chosen { algorithm, workspace } = self.chosen;
         // SAFETY: cuDNN writes all of `y`, and scratch before it reads it; descriptors say what lies in the slices.
         unsafe {
-            let (mut y, mut workspace) = (device.alloc(self.y_values)?, scratch(device, workspace)?);
+            let (mut y, mut workspace) = (device.alloc(y_values)?, scratch(device, workspace)?);
             call.launch(algorithm, Some(&mut workspace), (T::ONE, T::ZERO), x, weight, &mut y)
                 .map_err(candle_core::Error::wrap)?;
             Ok(y)
@@ -73,28 +83,6 @@ pub(crate) struct TrainableConv<T: Number> {
     weight_gradient: Chosen<sys::cudnnConvolutionBwdFilterAlgo_t>,
 }
 
-/// An algorithm and the bytes of scratch that it asks for.
-#[derive(Debug, Clone, Copy)]
-struct Chosen<A> {
-    algorithm: A,
-    workspace: usize,
-}
-
-impl<A: Copy> Chosen<A> {
-    /// `preferred`, unless there is no such thing for these shapes; then what `other` names.
-    fn new(
-        preferred: A,
-        other: impl FnOnce() -> std::result::Result<A, CudnnError>,
-        workspace: impl Fn(A) -> std::result::Result<usize, CudnnError>,
-    ) -> std::result::Result<Chosen<A>, CudnnError> {
-        if let Ok(workspace) = workspace(preferred) {
-            return Ok(Chosen { algorithm: preferred, workspace });
-        }
-        let algorithm = other()?;
-        Ok(Chosen { algorithm, workspace: workspace(algorithm)? })
-    }
-}
-
 impl<T: Number> TrainableConv<T> {
     /// Of maps `x` (N, H, W, C) to `out` (N, H', W', C').
     pub(crate) fn new(cudnn: &Arc<Cudnn>, x: [usize; 4], out: [usize; 4], window: Window) -> Result<TrainableConv<T>> {
@@ -108,12 +96,10 @@ impl<T: Number> TrainableConv<T> {
         let of_weight = ConvBackwardFilter { conv, x, dw: weight, dy: y };
         Ok(TrainableConv {
             input_gradient: Chosen::new(
-                sys::cudnnConvolutionBwdDataAlgo_t::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
                 || of_input.pick_algorithm(),
                 |algorithm| of_input.get_workspace_size(algorithm),
             )?,
             weight_gradient: Chosen::new(
-                sys::cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
                 || of_weight.pick_algorithm(),
                 |algorithm| of_weight.get_workspace_size(algorithm),
             )?,
@@ -133,13 +119,15 @@ impl<T: Number> TrainableConv<T> {
         gradient: &CudaSlice<T>,
         weight: &CudaSlice<T>,
     ) -> Result<CudaSlice<T>> {
-        let PlainConv { conv, x, weight: filter, y, x_values, weight_values, y_values, .. } = &self.plain;
-        check([(gradient.len(), *y_values), (weight.len(), *weight_values)])?;
+        let PlainConv { conv, x, weight: filter, y, dims, .. } = &self.plain;
+        let [x_values, weight_values, y_values] = dims.values();
+        check([(gradient.len(), y_values), (weight.len(), weight_values)])?;
+        warn_once_unless(self.input_gradient.adds_in_one_order(), dims);
         let call = ConvBackwardData { conv, dx: x, w: filter, dy: y };
         let Chosen { algorithm, workspace } = self.input_gradient;
         // SAFETY: as in `forward`.
         unsafe {
-            let (mut to, mut workspace) = (device.alloc(*x_values)?, scratch(device, workspace)?);
+            let (mut to, mut workspace) = (device.alloc(x_values)?, scratch(device, workspace)?);
             call.launch(algorithm, Some(&mut workspace), (T::ONE, T::ZERO), &mut to, weight, gradient)
                 .map_err(candle_core::Error::wrap)?;
             Ok(to)
@@ -153,13 +141,15 @@ impl<T: Number> TrainableConv<T> {
         x: &CudaSlice<T>,
         gradient: &CudaSlice<T>,
     ) -> Result<CudaSlice<T>> {
-        let PlainConv { conv, x: map, weight, y, x_values, weight_values, y_values, .. } = &self.plain;
-        check([(x.len(), *x_values), (gradient.len(), *y_values)])?;
+        let PlainConv { conv, x: map, weight, y, dims, .. } = &self.plain;
+        let [x_values, weight_values, y_values] = dims.values();
+        check([(x.len(), x_values), (gradient.len(), y_values)])?;
+        warn_once_unless(self.weight_gradient.adds_in_one_order(), dims);
         let call = ConvBackwardFilter { conv, x: map, dw: weight, dy: y };
         let Chosen { algorithm, workspace } = self.weight_gradient;
         // SAFETY: as in `forward`.
         unsafe {
-            let (mut to, mut workspace) = (device.alloc(*weight_values)?, scratch(device, workspace)?);
+            let (mut to, mut workspace) = (device.alloc(weight_values)?, scratch(device, workspace)?);
             call.launch(algorithm, Some(&mut workspace), (T::ONE, T::ZERO), x, &mut to, gradient)
                 .map_err(candle_core::Error::wrap)?;
             Ok(to)
@@ -171,6 +161,19 @@ fn check(lengths: [(usize, usize); 2]) -> Result<()> {
     match lengths.into_iter().find(|(found, wanted)| found != wanted) {
         Some((found, wanted)) => candle_core::bail!("a convolution was given {found} values, not {wanted}"),
         None => Ok(()),
+    }
+}
+
+/// Says once that a training will not be the same when it is repeated.
+fn warn_once_unless(adds_in_one_order: bool, Dims { x, weight, y }: &Dims) {
+    static WARNED: Once = Once::new();
+    if !adds_in_one_order {
+        WARNED.call_once(|| {
+            tracing::warn!(
+                "cuDNN adds in an order that varies for the gradient of a convolution {weight:?} from maps {x:?} to {y:?}: runs may differ in \
+                 the last bits"
+            );
+        });
     }
 }
 
