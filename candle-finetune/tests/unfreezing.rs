@@ -267,10 +267,14 @@ fn options_that_do_not_go_together_say_so() {
         ["--drop-path", "0.1"],
         ["--freeze-epochs", "2"],
         ["--checkpoint-minutes", "1"],
+        ["--batch-size", "auto"],
     ] {
         let ran = bench.run(&[&["train", "photos", "--model", "pretrained"], &option[..]].concat());
-        ran.failed().said(&[&format!("error: {} belongs to --train-from", option[0])]);
+        ran.failed().said(&[&format!("error: {}", option[0]), "belongs to --train-from"]);
     }
+    unfreeze(&bench, "layer3", "b", &["--batch-size", "most"])
+        .exited(2)
+        .said(&["expected a number of images or `auto`"]);
     for (option, said) in [
         (["--layer-decay", "0"], "`layer-decay` is 0"),
         (["--drop-path", "1"], "`drop-path` is 1"),
@@ -281,6 +285,35 @@ fn options_that_do_not_go_together_say_so() {
     }
     unfreeze(&bench, "layer3", "b", &["--lr", "1e30"]).failed().said(&["the loss became", "hint: try a lower"]);
     assert_eq!(bench.names(), ["cache", "photos", "pretrained"], "no bundle was written");
+}
+
+#[test]
+fn a_batch_size_that_fits_is_found_told_and_recorded() {
+    let bench = Bench::new();
+    bench.class("photos/green", GREEN, 20);
+    bench.class("photos/blue", BLUE, 20);
+    let options = ["--train-from", "layer3", "--epochs", "1", "--batch-size", "auto"];
+    let ran = bench.train("photos", &[&options[..], &["--out", "bundle"]].concat()).succeeded();
+    // An epoch of 40 images is to have eight steps.
+    ran.said(&["note: batches of 4 images", "4 images a step"]);
+    assert_eq!(settings(&bench, "bundle").tail.unwrap().batch_size, 4);
+}
+
+#[test]
+fn training_in_half_precision_learns_on_a_gpu() {
+    if common::device::name() == "cpu" {
+        return; // f16 is CUDA's alone, and in bf16 a CPU trains in f32
+    }
+    let bench = Bench::new();
+    bench.class("photos/green", GREEN, 20);
+    bench.class("photos/blue", BLUE, 20);
+    for precision in ["bf16", "f16"] {
+        let options =
+            ["--train-from", "all", "--epochs", "4", "--batch-size", "8", "--precision", precision, "--out", precision];
+        bench.train("photos", &options).succeeded();
+        let ran = bench.run(&["eval", "photos", "--model", precision, "--precision", precision, "--json"]).succeeded();
+        ran.printed(&["\"top1\":1.0"]);
+    }
 }
 
 #[test]
