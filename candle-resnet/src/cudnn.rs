@@ -31,6 +31,7 @@ use self::fused::Prepared;
 pub(crate) use self::number::Number;
 pub(crate) use self::pool::max_pool;
 pub(crate) use self::tensors::{Values, tensor};
+pub(crate) use self::unfold::Unfolding;
 use crate::blueprint::window_output_size;
 
 /// How a convolution or a pool goes over a map.

@@ -14,8 +14,7 @@ use candle_core::{Device, Result, Tensor, bail};
 
 use super::convolution::{PlainConv, scratch};
 use super::number::with_number;
-use super::unfold::Unfolding;
-use super::{Number, PROPAGATE, Values, Window, channels_last, map, tensor, with_library};
+use super::{Number, PROPAGATE, Unfolding, Values, Window, channels_last, map, tensor, with_library};
 
 /// A convolution with everything that is folded into it.
 #[derive(Debug, Clone)]
@@ -253,7 +252,7 @@ impl<T: Number> FusedForward<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use candle_core::DType;
 
     use super::*;
@@ -362,7 +361,7 @@ mod tests {
     }
 
     /// The largest, relative to the largest value.
-    fn distance(found: &Tensor, expected: &Tensor) -> f32 {
+    pub(in crate::cudnn) fn distance(found: &Tensor, expected: &Tensor) -> f32 {
         let largest = |tensor: Tensor| tensor.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
         assert_eq!(found.dims(), expected.dims());
         largest((found - expected).unwrap()) / largest(expected.clone())

@@ -1,4 +1,4 @@
-// Images -> squares of 2x2 pixels as channels, which tensor cores like better than three channels.
+// Images -> squares of 2x2 pixels as channels, which tensor cores like better than three channels; and the weights for them.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -38,6 +38,34 @@ __device__ void unfold_images(
     }
 }
 
+// (out, in, K, K) in f32 -> (out, side, side, C'), as pixels lie above; the first lies `shift` pixels behind the first square's.
+template <typename T>
+__device__ void pack_weights(
+    const float *from, unsigned outputs, unsigned channels, unsigned size, unsigned side, unsigned square_channels, unsigned shift,
+    T *to) {
+    const unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
+    if (index >= outputs * side * side * square_channels) return;
+    const unsigned within = index % square_channels, pixel = within / channels, channel = within % channels;
+    const unsigned square = index / square_channels, output = square / side / side;
+    const int row = int(2 * (square / side % side) + pixel / 2) - int(shift);
+    const int column = int(2 * (square % side) + pixel % 2) - int(shift);
+    const bool inside = pixel < 4 && row >= 0 && row < int(size) && column >= 0 && column < int(size);
+    to[index] = T(inside ? from[((size_t(output) * channels + channel) * size + row) * size + column] : 0.0f);
+}
+
+// The other way: (out, side, side, C') -> (out, in, K, K) in f32.
+template <typename T>
+__device__ void unpack_weights(
+    const T *from, unsigned outputs, unsigned channels, unsigned size, unsigned side, unsigned square_channels, unsigned shift,
+    float *to) {
+    const unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
+    if (index >= outputs * channels * size * size) return;
+    const unsigned row = index / size % size + shift, column = index % size + shift;
+    const unsigned channel = index / size / size % channels, output = index / size / size / channels;
+    const unsigned within = (row % 2 * 2 + column % 2) * channels + channel;
+    to[index] = float(from[((size_t(output) * side + row / 2) * side + column / 2) * square_channels + within]);
+}
+
 } // namespace
 
 extern "C" {
@@ -47,6 +75,16 @@ extern "C" {
         const T *images, unsigned count, unsigned channels, unsigned height, unsigned width, unsigned before,                  \
         unsigned out_height, unsigned out_width, unsigned out_channels, T *to) {                                               \
         unfold_images(images, count, channels, height, width, before, out_height, out_width, out_channels, to);                \
+    }                                                                                                                          \
+    __global__ void pack_weights_##NAME(                                                                                       \
+        const float *from, unsigned outputs, unsigned channels, unsigned size, unsigned side, unsigned square_channels,        \
+        unsigned shift, T *to) {                                                                                               \
+        pack_weights(from, outputs, channels, size, side, square_channels, shift, to);                                         \
+    }                                                                                                                          \
+    __global__ void unpack_weights_##NAME(                                                                                     \
+        const T *from, unsigned outputs, unsigned channels, unsigned size, unsigned side, unsigned square_channels,            \
+        unsigned shift, float *to) {                                                                                           \
+        unpack_weights(from, outputs, channels, size, side, square_channels, shift, to);                                       \
     }
 
 OF_TYPE(float, f32)

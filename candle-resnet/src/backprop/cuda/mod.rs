@@ -21,7 +21,7 @@ use super::Backward;
 use super::graph::{Graph, INPUT, Images, Operation};
 use crate::architecture::{Architecture, GlobalPool};
 use crate::blueprint::{Blueprint, Pool};
-use crate::cudnn::{self, Number, Values, tensor};
+use crate::cudnn::{self, Number, Unfolding, Values, tensor};
 use crate::kernels::Extent;
 use crate::part::Part;
 use crate::training::TrainingMode;
@@ -33,6 +33,8 @@ const SIZES: usize = 4;
 #[derive(Debug)]
 pub(super) struct OnCuda<T: Number> {
     graph: Graph,
+    /// How the first convolution reads images, where it had better not read them as they are.
+    unfolding: Option<Unfolding>,
     launcher: Launcher,
     prepared: Vec<Convolutions<T>>,
     tape: Option<Tape<T>>,
@@ -45,7 +47,13 @@ impl<T: Number> OnCuda<T> {
         let known = graph.nodes.iter().all(|node| !matches!(node.operation, Operation::Pool(Pool::Blur { .. })));
         let whole_packs = graph.channels.iter().skip(INPUT + 1).all(|channels| channels % pack::<T>() == 0);
         let fits = known && whole_packs && graph.global_pool == GlobalPool::Average;
-        fits.then(|| OnCuda { launcher: Launcher::new(device), graph, prepared: Vec::new(), tape: None })
+        fits.then(|| OnCuda {
+            unfolding: if first == Part::Stem { pass::unfolding::<T>(&graph) } else { None },
+            launcher: Launcher::new(device),
+            graph,
+            prepared: Vec::new(),
+            tape: None,
+        })
     }
 
     /// Convolutions for so many images of that size, those of the last call in the first place.
@@ -55,7 +63,7 @@ impl<T: Number> OnCuda<T> {
             Some(index) => self.prepared.remove(index),
             None => {
                 let cudnn = cudnn::handle(&self.launcher.device)?;
-                Convolutions::new(&self.graph, &cudnn, images, input)?
+                Convolutions::new(&self.graph, &cudnn, (images, input), self.unfolding)?
             }
         };
         self.prepared.truncate(SIZES - 1);
@@ -63,12 +71,15 @@ impl<T: Number> OnCuda<T> {
         Ok(())
     }
 
-    /// (N, C, H, W) of any kind → (N, H, W, C).
+    /// (N, C, H, W) of any kind → (N, H, W, C), or unfolded.
     fn maps(&self, x: &Tensor) -> Result<CudaSlice<T>> {
-        let x = x.detach().permute((0, 2, 3, 1))?.to_dtype(T::DTYPE)?.contiguous()?;
         if x.device().location() != Device::Cuda(self.launcher.device.clone()).location() {
             bail!("maps and weights are not on one device");
         }
+        if let Some(unfolding) = self.unfolding {
+            return unfolding.maps(&x.detach());
+        }
+        let x = x.detach().permute((0, 2, 3, 1))?.to_dtype(T::DTYPE)?.contiguous()?;
         let values = Values::of(&x)?;
         let values = values.view::<T>()?;
         // SAFETY: all of it is written by the copy.

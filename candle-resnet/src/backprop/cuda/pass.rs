@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::cudnn::Cudnn;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::launch::{Incoming, Launcher, NormVariables, Pooling, Rows, Shift, Statistics as NormStatistics};
 use super::variables::Variables;
@@ -14,7 +14,7 @@ use crate::backprop::convolution::Convolution;
 use crate::backprop::graph::{Graph, INPUT, Node, Operation, Value};
 use crate::backprop::norm::{BatchNorm, MOMENTUM};
 use crate::blueprint::{NORM_EPSILON, Pool};
-use crate::cudnn::{TrainableConv, Values, Window, tensor};
+use crate::cudnn::{TrainableConv, Unfolding, Values, Window, tensor};
 use crate::kernels::Extent;
 use crate::training::{Statistics, TrainingMode};
 
@@ -23,26 +23,43 @@ use crate::training::{Statistics, TrainingMode};
 pub(super) struct Convolutions<T: Number> {
     images: usize,
     extents: Vec<Extent>,
+    /// Of the images that come in.
+    unfolding: Option<Unfolding>,
     prepared: HashMap<Value, TrainableConv<T>>,
 }
 
 impl<T: Number> Convolutions<T> {
-    pub(super) fn new(graph: &Graph, cudnn: &Arc<Cudnn>, images: usize, input: Extent) -> Result<Convolutions<T>> {
+    pub(super) fn new(
+        graph: &Graph,
+        cudnn: &Arc<Cudnn>,
+        (images, input): (usize, Extent),
+        unfolding: Option<Unfolding>,
+    ) -> Result<Convolutions<T>> {
         let extents = graph.extents(input)?;
         let dims = |value: Value| [images, extents[value].height, extents[value].width, graph.channels[value]];
         let mut prepared = HashMap::new();
         for Node { operation, from, to, .. } in &graph.nodes {
             if let Operation::Convolve(convolution) = operation {
-                let window = window(convolution);
-                prepared.insert(*to, TrainableConv::new(cudnn, dims(*from), dims(*to), window)?);
+                let (x, window) = match unfolding.filter(|_| *from == INPUT) {
+                    Some(unfolding) => (unfolding.dims(images, input.height, input.width), unfolding.window()),
+                    None => (dims(*from), window(convolution)),
+                };
+                prepared.insert(*to, TrainableConv::new(cudnn, x, dims(*to), window)?);
             }
         }
-        Ok(Convolutions { images, extents, prepared })
+        Ok(Convolutions { images, extents, unfolding, prepared })
     }
 
     pub(super) fn fits(&self, images: usize, input: Extent) -> bool {
         self.images == images && self.extents[INPUT] == input
     }
+}
+
+/// How the convolution that a network begins with reads images, where it had better not read them as they are; those of f32 it reads so.
+pub(super) fn unfolding<T: Number>(graph: &Graph) -> Option<Unfolding> {
+    let Operation::Convolve(convolution) = &graph.nodes.first()?.operation else { return None };
+    let unfolding = Unfolding::of(graph.channels[INPUT], window(convolution), T::DTYPE);
+    unfolding.filter(|_| T::DTYPE != DType::F32)
 }
 
 fn window(convolution: &Convolution) -> Window {
@@ -95,7 +112,7 @@ impl<T: Number> Pass<'_, T> {
             let from = &tape.values[node.from];
             let to = match &node.operation {
                 Operation::Convolve(convolution) => {
-                    let weights = self.weights(convolution)?;
+                    let weights = self.weights(node, convolution)?;
                     let to = self.convolution(node)?.forward(&self.launcher.device, from, &weights)?;
                     tape.weights.insert(node.to, weights);
                     to
@@ -179,9 +196,26 @@ impl<T: Number> Pass<'_, T> {
         found.ok_or_else(|| candle_core::Error::msg("a convolution was not prepared"))
     }
 
-    fn weights(&self, convolution: &Convolution) -> Result<CudaSlice<T>> {
+    /// As a convolution reads them.
+    fn weights(&self, node: &Node, convolution: &Convolution) -> Result<CudaSlice<T>> {
         let values = self.variables.get(&convolution.weight())?;
-        self.launcher.pack_weights(&values.view()?, packed_shape(convolution))
+        match self.unfolding(node) {
+            Some(unfolding) => unfolding.pack_weights(&self.launcher.device, &values.view()?),
+            None => self.launcher.pack_weights(&values.view()?, packed_shape(convolution)),
+        }
+    }
+
+    /// The gradient of weights as a convolution gives it → as the network has them.
+    fn unpacked(&self, node: &Node, convolution: &Convolution, gradient: &CudaSlice<T>) -> Result<CudaSlice<f32>> {
+        match self.unfolding(node) {
+            Some(unfolding) => unfolding.unpack_weights(&self.launcher.device, gradient),
+            None => self.launcher.unpack_weights(gradient, packed_shape(convolution)),
+        }
+    }
+
+    /// How a convolution reads what comes in, where it is unfolded.
+    fn unfolding(&self, node: &Node) -> Option<Unfolding> {
+        self.convolutions.unfolding.filter(|_| node.from == INPUT)
     }
 
     /// What a norm normalises by; running statistics move where they follow the batch.
@@ -257,7 +291,7 @@ impl<T: Number> WayBack<'_, T> {
         let name = convolution.weight();
         if wanted(&name) {
             let found = prepared.weight_gradient(&launcher.device, &self.tape.values[node.from], &gradient)?;
-            let found = launcher.unpack_weights(&found, packed_shape(convolution))?;
+            let found = self.pass.unpacked(node, convolution, &found)?;
             self.found.push((name, tensor(found, &convolution.weight_shape(), &launcher.device)));
         }
         if node.from != INPUT {
