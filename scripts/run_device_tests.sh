@@ -25,7 +25,7 @@ threads_of() {
 
 # Of the libraries' own tests, those that compute on a device.
 filter_of() {
-    case $1 in candle_resnet) echo backprop:: ;; candle_finetune) echo train:: ;; esac
+    case $1 in candle_resnet) echo backprop:: cudnn:: device_memory:: ;; candle_finetune) echo train:: staging:: ;; esac
 }
 
 run() {

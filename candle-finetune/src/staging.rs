@@ -104,29 +104,44 @@ impl Room {
 mod tests {
     use super::*;
 
-    /// As many batches as go round twice, the last of them smaller, each taken only after the next was sent.
-    fn pass_through(device: &Device) {
-        let staging = Staging::towards(device);
-        let mut before: Option<(Room, Vec<f32>)> = None;
-        for (batch, count) in [(0, 600), (1, 600), (2, 600), (3, 600), (4, 300)] {
-            let expected: Vec<f32> = (0..count).map(|value| (batch * 1000 + value) as f32).collect();
-            if let Some((room, values)) = before.take() {
-                let found = room.tensor(values.len(), device).unwrap();
-                assert_eq!(found.to_vec1::<f32>().unwrap(), values);
+    /// Batches that a thread fills, as many as go round twice, the last of them smaller.
+    fn pass_through(staging: &Staging, device: &Device) {
+        let values = |batch: usize| -> Vec<f32> {
+            let count = if batch == 4 { 300 } else { 600 };
+            (0..count).map(|value| (batch * 1000 + value) as f32).collect()
+        };
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for batch in 0..5 {
+                    let values = values(batch);
+                    let mut room = staging.room(values.len());
+                    room.values_mut().unwrap().copy_from_slice(&values);
+                    room.send().unwrap();
+                    sender.send(room).unwrap();
+                }
+            });
+            for (batch, room) in receiver.into_iter().enumerate() {
+                let expected = values(batch);
+                let found = room.tensor(expected.len(), device).unwrap();
+                assert_eq!(found.to_vec1::<f32>().unwrap(), expected);
             }
-            let mut room = staging.room(count);
-            room.values_mut().unwrap().copy_from_slice(&expected);
-            room.send().unwrap();
-            before = Some((room, expected));
+        });
+    }
+
+    fn pass_through_again_and_again(device: &Device) {
+        for _ in 0..2 {
+            let staging = Staging::towards(device);
+            (0..2).for_each(|_| pass_through(&staging, device));
         }
     }
 
     #[test]
     fn every_batch_arrives_whole() {
-        pass_through(&Device::Cpu);
+        pass_through_again_and_again(&Device::Cpu);
         #[cfg(feature = "cuda")]
         if let Ok(device) = Device::new_cuda(0) {
-            pass_through(&device);
+            pass_through_again_and_again(&device);
         }
     }
 }

@@ -93,12 +93,22 @@ fn with_library<T>(device: &CudaDevice, call: impl FnOnce(&mut Library) -> Resul
             Entry::Occupied(library) => library.into_mut(),
             Entry::Vacant(place) => {
                 keep_freed_memory(device)?;
+                make_no_events(device);
                 let cudnn = Cudnn::new(device.cuda_stream()).map_err(candle_core::Error::wrap)?;
                 let (f32, bf16, f16) = (Prepared::default(), Prepared::default(), Prepared::default());
                 place.insert(Library { cudnn, f32, bf16, f16 })
             }
         })
     })
+}
+
+/// Leaves out the two events that cudarc makes for every tensor so that several streams can wait for each other. candle has one stream in each
+/// thread, which such events are not used for, and making them takes longer than starting kernels.
+fn make_no_events(device: &CudaDevice) {
+    if !device.cuda_stream().context().is_in_multi_stream_mode() {
+        // SAFETY: nothing here shares a tensor between streams but by events of its own.
+        unsafe { device.disable_event_tracking() };
+    }
 }
 
 /// Lets memory that was freed wait for its next use: the driver would give it back whenever the device is waited for, and mapping it

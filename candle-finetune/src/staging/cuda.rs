@@ -1,11 +1,12 @@
 //! Pinned memory, and a place on the device for what lies in it, used in turn.
 //!
-//! Whoever fills a slot works on the stream of its thread, whoever takes from it on that of another: events order the two, and neither
-//! waits for the device.
+//! Copies go on a stream of their own, whoever takes what arrived works on that of its thread: events order the two, and neither waits for
+//! the device.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaSlice, DriverError, PinnedHostSlice};
+use candle_core::cuda_backend::cudarc::driver::result::stream;
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DriverError, PinnedHostSlice};
 use candle_core::cuda_backend::{CudaDevice, CudaStorage};
 use candle_core::op::BackpropOp;
 use candle_core::{Error, Result, Shape, Storage, Tensor, bail};
@@ -18,6 +19,10 @@ pub(crate) struct Slots {
     device: CudaDevice,
     home: Arc<Home>,
 }
+
+/// A stream for copies. That of the thread that reads will not do: it goes with the thread, and the driver was seen to wait for it for ever
+/// when memory was pinned afterwards.
+struct CopyStream(Arc<CudaStream>);
 
 /// Where slots are when nobody uses them.
 #[derive(Default)]
@@ -32,6 +37,8 @@ struct Known {
     idle: Vec<Slot>,
     /// Slots that there are.
     count: usize,
+    /// Once there was a slot.
+    copies: Option<Arc<CopyStream>>,
 }
 
 /// Memory for a batch.
@@ -42,6 +49,7 @@ struct Slot {
     sent: CudaEvent,
     /// What was on the device has been taken.
     taken: CudaEvent,
+    copies: Arc<CopyStream>, // last, as it must outlive the memory
 }
 
 /// A slot in use.
@@ -63,7 +71,7 @@ impl Slots {
         let idle = self.home.idle();
         let slot = match idle.filter(|slot| slot.pinned.len() >= values) {
             Some(slot) => Ok(slot),
-            None => Slot::new(&self.device, values),
+            None => self.home.copies(&self.device).and_then(|copies| Slot::new(copies, values)),
         };
         match slot {
             Ok(slot) => Some(Loan { slot: Some(slot), values, device: self.device.clone(), home: self.home.clone() }),
@@ -90,6 +98,12 @@ impl Home {
         idle
     }
 
+    fn copies(&self, device: &CudaDevice) -> std::result::Result<Arc<CopyStream>, DriverError> {
+        let mut known = self.known();
+        let copies = known.copies.take().map_or_else(|| CopyStream::new(device).map(Arc::new), Ok)?;
+        Ok(known.copies.insert(copies).clone())
+    }
+
     fn take_back(&self, slot: Slot) {
         self.known().idle.push(slot);
         self.back.notify_one();
@@ -102,15 +116,36 @@ impl Home {
     }
 }
 
+impl CopyStream {
+    fn new(device: &CudaDevice) -> std::result::Result<CopyStream, DriverError> {
+        let own = device.cuda_stream();
+        let context = own.context();
+        context.bind_to_thread()?;
+        let stream = stream::create(stream::StreamKind::NonBlocking)?;
+        // SAFETY: it was created in this context, and lives until this is dropped.
+        Ok(CopyStream(unsafe { context.wrap_borrowed_stream(stream) }))
+    }
+}
+
+impl Drop for CopyStream {
+    fn drop(&mut self) {
+        // SAFETY: whoever had memory on it is gone.
+        let destroy = |()| unsafe { stream::destroy(self.0.cu_stream()) };
+        if let Err(error) = self.0.context().bind_to_thread().and_then(destroy) {
+            tracing::debug!("a stream could not be destroyed: {error}");
+        }
+    }
+}
+
 impl Slot {
-    fn new(device: &CudaDevice, values: usize) -> std::result::Result<Slot, DriverError> {
-        let (stream, values) = (device.cuda_stream(), values.max(1));
+    fn new(copies: Arc<CopyStream>, values: usize) -> std::result::Result<Slot, DriverError> {
+        let (stream, values) = (copies.0.clone(), values.max(1));
         let context = stream.context();
         // SAFETY: whatever bits are there are numbers, and they are written before anybody reads them.
         let pinned = unsafe { context.alloc_pinned_with_flags(values, 0)? };
         // SAFETY: likewise.
         let on_device = unsafe { stream.alloc(values)? };
-        Ok(Slot { pinned, on_device, sent: context.new_event(None)?, taken: context.new_event(None)? })
+        Ok(Slot { pinned, on_device, sent: context.new_event(None)?, taken: context.new_event(None)?, copies })
     }
 }
 
@@ -126,7 +161,9 @@ impl Drop for Slot {
 impl Loan {
     pub(super) fn values_mut(&mut self) -> Result<&mut [f32]> {
         let values = self.values;
-        let pinned = self.slot()?.pinned.as_mut_slice().map_err(Error::wrap)?;
+        let Slot { pinned, sent, .. } = self.slot()?;
+        sent.synchronize().map_err(Error::wrap)?; // the device has what was there before
+        let pinned = pinned.as_mut_slice().map_err(Error::wrap)?;
         Ok(&mut pinned[..values])
     }
 
@@ -135,12 +172,11 @@ impl Loan {
     }
 
     pub(super) fn send(&mut self) -> Result<()> {
-        let stream = self.device.cuda_stream();
-        let Slot { pinned, on_device, sent, taken } = self.slot()?;
+        let Slot { pinned, on_device, sent, taken, copies } = self.slot()?;
         let mut copy = || {
-            stream.wait(taken)?;
-            stream.memcpy_htod(pinned, on_device)?;
-            sent.record(&stream)
+            copies.0.wait(taken)?;
+            copies.0.memcpy_htod(pinned, on_device)?;
+            sent.record(&copies.0)
         };
         copy().map_err(Error::wrap)
     }
