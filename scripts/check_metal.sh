@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks that what is for Metal compiles for Apple's processors, on a machine that is none: scripts/check_metal.sh
-# Needs rustup, which adds the target's standard library. Rust is checked and nothing is linked; C parts of dependencies are not compiled:
-# in the place of their compiler stands one that leaves empty objects.
+# Checks on any Unix machine that what is for Metal compiles for Apple's processors: scripts/check_metal.sh
+# Needs rustup, which fetches the target's standard library. Nothing is linked, and C parts of dependencies are not compiled: in the place
+# of their compiler stands one that leaves empty objects.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,4 +21,4 @@ chmod +x "$folder/cc"
 
 export CC_aarch64_apple_darwin=$folder/cc CXX_aarch64_apple_darwin=$folder/cc AR_aarch64_apple_darwin=true
 export SDKROOT=$folder # asked for, and not read
-cargo check --release --workspace --locked --features metal --target "$target"
+cargo clippy --release --workspace --locked --features metal --target "$target" -- -D warnings
