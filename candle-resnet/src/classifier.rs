@@ -50,7 +50,7 @@ impl Classifier {
     /// and the `fc.bias` (classes) among `tensors`; `label_names` are those of the classes.
     ///
     /// # Errors
-    /// If one of the two is missing, or the trunk's device has no room.
+    /// If one of the two is missing or of another shape than the trunk's features and the labels ask for, or the trunk's device has no room.
     pub fn with_trunk(
         model: &Model,
         trunk: Trunk,
@@ -61,7 +61,16 @@ impl Classifier {
             Some(tensor) => tensor.to_device(trunk.device()),
             None => Err(candle_core::Error::msg(format!("the weights hold no tensor `{name}`"))),
         };
-        let fc = Linear::new(place("fc.weight")?, Some(place("fc.bias")?));
+        let (weight, bias) = (place("fc.weight")?, place("fc.bias")?);
+        let (classes, width) = (bias.elem_count(), trunk.feature_width());
+        if weight.dims() != [classes, width] {
+            let found = weight.dims();
+            return Err(candle_core::Error::msg(format!(
+                "`fc.weight` has shape {found:?}, expected [{classes}, {width}]"
+            ))
+            .into());
+        }
+        let fc = Linear::new(weight, Some(bias));
         let (architecture, preprocessing) = (model.architecture, model.preprocessing.clone());
         Ok(Classifier { architecture, trunk, fc, label_names, preprocessing })
     }
@@ -199,6 +208,14 @@ mod tests {
         tensors.remove("fc.bias");
         let error = Classifier::with_trunk(&model, trunk, &tensors, Vec::new()).unwrap_err();
         assert!(error.to_string().starts_with("the weights hold no tensor `fc.bias`"), "{error}");
+    }
+
+    #[test]
+    fn a_head_on_a_trunk_of_another_width_is_refused() {
+        let (model, tensors) = (model(3), weights::tensors(&model(3).weights).unwrap());
+        let trunk = Model::fresh("resnet20_cifar", 0).unwrap().trunk(&Device::Cpu).unwrap();
+        let error = Classifier::with_trunk(&model, trunk, &tensors, Vec::new()).unwrap_err();
+        assert!(error.to_string().starts_with("`fc.weight` has shape [3, 96], expected [3, 64]"), "{error}");
     }
 
     #[test]

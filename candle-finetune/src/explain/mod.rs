@@ -31,8 +31,8 @@ use candle_resnet::features::Boundary;
 
 use crate::error::{Error, Result};
 
-pub(crate) use painting::enlarged;
 pub use painting::seen_by;
+pub(crate) use painting::{enlarged, square};
 
 /// How much each pixel of the last map speaks for a class.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,6 @@
 //! An activation map over what the network saw of a photo.
 
-use candle_resnet::preprocess::{Photo, Preprocessing};
+use candle_resnet::preprocess::{Photo, Preprocessing, PreprocessingError};
 use candle_resnet::{Classifier, FeatureExtractor};
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
@@ -36,17 +36,24 @@ const OPACITY: f32 = 0.5;
 /// # Errors
 /// If the network takes neither colours nor grey.
 pub fn seen_by(classifier: &Classifier, photo: &Photo) -> Result<RgbImage> {
-    let channels = classifier.trunk().in_channels();
-    let photo = photo.for_channels(channels).map_err(candle_resnet::Error::from)?;
-    Ok(enlarged(&square(classifier.preprocessing(), &photo)))
+    let shown = square(classifier.preprocessing(), photo, classifier.trunk().in_channels());
+    Ok(enlarged(&shown.map_err(candle_resnet::Error::from)?))
 }
 
-fn square(preprocessing: &Preprocessing, photo: &Photo) -> RgbImage {
-    let (side, pixels) = (preprocessing.crop as u32, preprocessing.pixels(photo));
-    RgbImage::from_fn(side, side, |x, y| {
+/// The square that a network of so many channels is given of a photo.
+///
+/// # Errors
+/// If it takes neither colours nor grey.
+pub(crate) fn square(
+    preprocessing: &Preprocessing,
+    photo: &Photo,
+    channels: usize,
+) -> std::result::Result<RgbImage, PreprocessingError> {
+    let (side, pixels) = (preprocessing.crop as u32, preprocessing.pixels(&*photo.for_channels(channels)?));
+    Ok(RgbImage::from_fn(side, side, |x, y| {
         let first = 3 * (y * side + x) as usize;
         Rgb([pixels[first], pixels[first + 1], pixels[first + 2]])
-    })
+    }))
 }
 
 /// A square with each pixel enlarged to a square where it is small, to at least 224 pixels a side.

@@ -7,9 +7,10 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::page::{NearView, Picture, percent};
-use super::pictures::{data_uri, prepared};
+use super::pictures::data_uri;
 use crate::calibration::Judgement;
 use crate::error::Result;
+use crate::explain::square;
 use crate::images::LabelledImages;
 
 /// Says of pictures what a network makes of them.
@@ -88,7 +89,7 @@ impl Illustrator<'_> {
 
     fn seen(&self, image: usize, judgement: Judgement) -> Option<Seen> {
         let photo = self.images.photo(image).ok()?;
-        let picture = prepared(&photo, self.preprocessing, self.channels)?;
+        let picture = square(self.preprocessing, &photo, self.channels).ok()?;
         Some(Seen { image, name: self.images.name(image), judgement, picture })
     }
 

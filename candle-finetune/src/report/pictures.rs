@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use candle_resnet::preprocess::{Photo, Preprocessing};
+use candle_resnet::preprocess::Photo;
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{FilterType, resize};
 use image::{ImageResult, RgbImage};
@@ -11,12 +11,6 @@ use image::{ImageResult, RgbImage};
 const SIDE: u32 = 200;
 
 const QUALITY: u8 = 78;
-
-/// The photo as a network of `channels` saw it: resized and cut out. Nothing where there is no such network.
-pub fn prepared(photo: &Photo, preprocessing: &Preprocessing, channels: usize) -> Option<RgbImage> {
-    let (side, photo) = (preprocessing.crop as u32, photo.for_channels(channels).ok()?);
-    RgbImage::from_raw(side, side, preprocessing.pixels(&photo))
-}
 
 /// The whole photo, made smaller where it is large.
 pub fn small(photo: &Photo) -> Option<RgbImage> {

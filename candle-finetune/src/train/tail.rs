@@ -584,6 +584,51 @@ mod tests {
         assert_ne!(weight(&trainer.tail().own_tensors()), start);
     }
 
+    /// A device with room for so many images, on which every feature is 1.
+    struct Small {
+        room: usize,
+    }
+
+    impl Backward for Small {
+        fn features(
+            &mut self,
+            _: &HashMap<String, Tensor>,
+            x: &Tensor,
+            _: &mut TrainingMode,
+        ) -> candle_core::Result<Tensor> {
+            if x.dim(0)? > self.room {
+                return Err(candle_core::Error::wrap("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"));
+            }
+            Tensor::ones((x.dim(0)?, 64), DType::F32, &Device::Cpu)
+        }
+
+        fn gradients(
+            &mut self,
+            _: &HashMap<String, Tensor>,
+            _: &Tensor,
+            _: &dyn Fn(&str) -> bool,
+        ) -> candle_core::Result<Vec<(String, Tensor)>> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_batch_without_room_says_how_many_images_would_fit() {
+        for (room, found, hint) in [
+            (3, Some(2), "--batch-size 2, with which --accumulate 4 makes steps as large"),
+            (0, None, "train fewer parts with --train-from"),
+        ] {
+            let mut trainer = trainer();
+            trainer.backward = Some(Box::new(Small { room }));
+            let error = trainer.step(&maps(&[1.0; 8]), &[0; 8], 0.1).unwrap_err();
+            assert!(matches!(error, TrainError::OutOfMemory { images: 8, room } if room == found), "{error:?}");
+            assert!(error.hint().unwrap().contains(hint), "{:?}", error.hint());
+        }
+        let mut trainer = trainer();
+        trainer.backward = Some(Box::new(Small { room: 8 }));
+        assert!(trainer.step(&maps(&[1.0; 8]), &[0; 8], 0.1).unwrap().is_finite());
+    }
+
     #[test]
     fn averages_are_delivered_where_they_are_kept() {
         let settings = EmaSettings { decay: 0.75, warmup: false };
