@@ -191,7 +191,7 @@ fn run_over(
         }
         let mut batch = batch?;
         let images = batch.tensor(trunk.in_channels(), crop, trunk.device())?;
-        let features = |images| halved_where_memory_is_short(&images, &|images| trunk.features(images));
+        let features = |images| halved_where_memory_is_short(&images, &mut |images| trunk.features(images));
         let features = images.map(features).transpose()?;
         let kept = batch.read_images().collect();
         stopped = observer(FeatureBatch { features, kept, skipped: batch.skipped, notes: batch.notes })?.is_break();

@@ -84,7 +84,7 @@ impl ComputedMaps<'_> {
     pub(crate) fn of(&self, images: &Tensor) -> Result<Tensor> {
         match self.trunk {
             Some((trunk, boundary)) => {
-                Ok(halved_where_memory_is_short(images, &|images| trunk.map_at(images, boundary))?)
+                Ok(halved_where_memory_is_short(images, &mut |images| trunk.map_at(images, boundary))?)
             }
             None => Ok(images.clone()),
         }

@@ -185,6 +185,7 @@ impl<'a> Reader<'a> {
 
 /// Parts of `values` of such lengths, one after the other.
 fn places(values: &mut [f32], lengths: impl Iterator<Item = usize>) -> Vec<&mut [f32]> {
+    // Room is made for all of them.
     let mut rest = values;
     lengths.map(|length| rest.split_off_mut(..length).unwrap_or_default()).collect()
 }

@@ -104,35 +104,46 @@ impl Room {
 mod tests {
     use super::*;
 
-    /// Batches that a thread fills, as many as go round twice, the last of them smaller.
+    /// Values of a batch; the last has fewer.
+    fn values(batch: usize) -> Vec<f32> {
+        let count = if batch == 4 { 1 << 20 } else { 1 << 22 };
+        (0..count).map(|value| (batch + value) as f32).collect()
+    }
+
+    /// Batches that a thread fills, as many as go round twice. Nobody waits for the device before all of them are on their way.
     fn pass_through(staging: &Staging, device: &Device) {
-        let values = |batch: usize| -> Vec<f32> {
-            let count = if batch == 4 { 300 } else { 600 };
-            (0..count).map(|value| (batch * 1000 + value) as f32).collect()
-        };
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        std::thread::scope(|scope| {
+        let tensors: Vec<Tensor> = std::thread::scope(|scope| {
             scope.spawn(move || {
                 for batch in 0..5 {
                     let values = values(batch);
                     let mut room = staging.room(values.len());
                     room.values_mut().unwrap().copy_from_slice(&values);
                     room.send().unwrap();
-                    sender.send(room).unwrap();
+                    sender.send((room, values.len())).unwrap();
                 }
             });
-            for (batch, room) in receiver.into_iter().enumerate() {
-                let expected = values(batch);
-                let found = room.tensor(expected.len(), device).unwrap();
-                assert_eq!(found.to_vec1::<f32>().unwrap(), expected);
-            }
+            receiver.into_iter().map(|(room, count)| room.tensor(count, device).unwrap()).collect()
         });
+        for (batch, tensor) in tensors.iter().enumerate() {
+            assert!(tensor.to_vec1::<f32>().unwrap() == values(batch), "batch {batch}");
+        }
+    }
+
+    /// Rooms that nobody takes come back all the same.
+    fn leave(staging: &Staging) {
+        for _ in 0..5 {
+            let mut room = staging.room(1 << 10);
+            room.send().unwrap();
+        }
     }
 
     fn pass_through_again_and_again(device: &Device) {
         for _ in 0..2 {
             let staging = Staging::towards(device);
-            (0..2).for_each(|_| pass_through(&staging, device));
+            pass_through(&staging, device);
+            leave(&staging);
+            pass_through(&staging, device);
         }
     }
 

@@ -103,10 +103,10 @@ fn with_library<T>(device: &CudaDevice, call: impl FnOnce(&mut Library) -> Resul
 }
 
 /// Leaves out the two events that cudarc makes for every tensor so that several streams can wait for each other. candle has one stream in each
-/// thread, which such events are not used for, and making them takes longer than starting kernels.
+/// thread, which such events are not used for, and making them takes longer than starting kernels. The crate's docs tell of it.
 fn make_no_events(device: &CudaDevice) {
     if !device.cuda_stream().context().is_in_multi_stream_mode() {
-        // SAFETY: nothing here shares a tensor between streams but by events of its own.
+        // SAFETY: nothing here shares a tensor between streams but by events of its own; whoever makes further streams is told to do likewise.
         unsafe { device.disable_event_tracking() };
     }
 }

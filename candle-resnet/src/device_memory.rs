@@ -2,8 +2,8 @@
 
 use candle_core::{Device, Error, Result};
 
-/// Parts of what drivers and libraries say where memory is short.
-const SHORT: [&str; 2] = ["CUDA_ERROR_OUT_OF_MEMORY", "STATUS_ALLOC_FAILED"];
+/// Parts of what the driver, cuBLAS and cuDNN say where memory is short.
+const SHORT: [&str; 3] = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED"];
 
 /// Whether an operation failed because the device has no room for it.
 ///
@@ -94,6 +94,8 @@ mod tests {
     fn what_drivers_say_of_memory_is_known() {
         let short = Error::wrap("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
         assert!(is_out_of_memory(&short));
+        assert!(is_out_of_memory(&Error::wrap("CublasError(CUBLAS_STATUS_ALLOC_FAILED)")));
+        assert!(is_out_of_memory(&Error::wrap("CudnnError(CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)")));
         assert!(is_out_of_memory(&short.context("while a map was made")));
         assert!(!is_out_of_memory(&Error::msg("shapes do not fit")));
     }
@@ -114,8 +116,8 @@ mod tests {
         let (_, before) = peak(&device, || ()).unwrap();
         let zeros = || Tensor::zeros(BYTES as usize / 4, DType::F32, &device).unwrap();
         let (_, after) = peak(&device, || drop((zeros(), zeros()))).unwrap();
-        let more = after.unwrap() - before.unwrap();
-        assert!((2 * BYTES..3 * BYTES).contains(&more), "{more}");
+        let more = after.unwrap().saturating_sub(before.unwrap());
+        assert!(more >= 2 * BYTES, "{more}"); // other tests may hold some, too
         assert!(capacity(&device).unwrap().unwrap() > after.unwrap());
         let too_much = Tensor::zeros(1 << 45, DType::F32, &device);
         assert!(is_out_of_memory(&too_much.unwrap_err()));

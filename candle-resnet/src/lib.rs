@@ -19,6 +19,10 @@
 //! [`weights`] matches it to the [`blueprint`] of an [`architecture`], and [`trunk`] or [`network`] computes. [`model`]
 //! joins them. [`certificate`] compares networks and pixels with those of other programs. Nothing here trains; see the crate
 //! `candle-finetune`.
+//!
+//! On NVIDIA GPUs, with the feature `cudnn`, the first use of a device ends the bookkeeping by which cudarc lets several streams wait for each
+//! other's tensors (`CudaContext::disable_event_tracking`), unless further streams had been made by then: a program that makes streams of its
+//! own afterwards orders them itself. Nothing changes for candle, whose tensors live on one stream in each thread.
 
 pub mod architecture;
 pub mod backprop;

@@ -134,7 +134,7 @@ fn time_reading(folder: &Path, model: &Model, device: &Device, arguments: &Argum
     let photos: Vec<Sample> = scan(folder)?.splits.into_values().flatten().collect();
     let idle = Idle { device, channels: model.architecture.in_channels };
     let mut read = 0;
-    let times = times(arguments.repeat.unwrap_or(PASSES), || {
+    let passes = times(arguments.repeat.unwrap_or(PASSES), || {
         let go_on = &mut |_| ControlFlow::Continue(());
         let extracted = extract(&idle, &model.preprocessing, &photos, Views::Plain, Unreadable::Skipped, go_on)?;
         read = extracted.kept.len();
@@ -142,7 +142,7 @@ fn time_reading(folder: &Path, model: &Model, device: &Device, arguments: &Argum
     })?;
     let (side, threads) = (model.preprocessing.crop, rayon::current_num_threads());
     print(
-        &times,
+        &passes,
         read,
         &format!("{read} photos read, {side}×{side} pixels of each, {threads} threads"),
         arguments.json,

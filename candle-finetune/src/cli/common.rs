@@ -344,8 +344,8 @@ impl PlanArguments {
         let opened = device.open()?;
         if let Err(error) = self.precision().check(&opened) {
             bail!(
-                "{error}
-hint: give `--device cuda`, or another --precision than {}",
+                "{error}\n\
+                 hint: give `--device cuda`, or another --precision than {}",
                 self.precision()
             );
         }

@@ -2,8 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use candle_resnet::Model;
-use candle_resnet::device_memory::{capacity, peak};
-use candle_resnet::preprocess::check_photo_channels;
+use candle_resnet::device_memory::{capacity, is_out_of_memory, peak};
 
 use super::epochs::Source;
 use super::tail::{Frozen, Unfreezing};
@@ -31,7 +30,8 @@ const SHARE: f64 = 0.9;
 const LR: f64 = 1e-6;
 
 /// The most images of a batch, a power of two, with which [`fine_tune_model`](super::fine_tune_model) has room on the machine's device:
-/// up to 256, and so few that an epoch has eight steps. Found by training steps on black images. On a CPU, and for a head, up to 32.
+/// up to 256, and so few that an epoch has eight steps. Found by steps on images of one colour, neither mixed nor accumulated. On a CPU, and
+/// for a head, up to 32.
 ///
 /// # Errors
 /// As `fine_tune_model`; [`TrainError::OutOfMemory`] if there is room for no batch at all.
@@ -42,14 +42,15 @@ pub fn fitting_batch_size(
     settings: &Settings,
 ) -> Result<usize> {
     settings.validate()?;
-    let Machine { device, options, .. } = machine;
-    let most = power_of_two(splits.train.len() / STEPS).min(MOST);
-    let Some((capacity, tail)) = capacity(device)?.zip(settings.tail.as_ref()) else { return Ok(most.min(ON_A_CPU)) };
-    check_photo_channels(model.architecture.in_channels).map_err(candle_resnet::Error::from)?;
-    let tail = tail.resolved(model.provenance.file.is_none());
-    let frozen = Frozen { model, device, options };
-    let room = (SHARE * capacity as f64) as u64;
-    Unfreezing { frozen, store: None, checkpoints: None, splits, settings, tail }.fitting_batch_size(most, room)
+    let held_out = if splits.val.is_some() { 0.0 } else { settings.val_fraction };
+    let images = (splits.train.len() as f64 * (1.0 - held_out)) as usize;
+    let most = power_of_two(images / STEPS).min(MOST);
+    let Some(tail) = &settings.tail else { return Ok(most.min(ON_A_CPU)) };
+    if capacity(machine.device)?.is_none() {
+        return Ok(most.min(ON_A_CPU));
+    }
+    let machine = Machine { maps: None, checkpoints: None, ..machine };
+    Unfreezing::new(model, machine, splits, (settings, tail))?.fitting_batch_size(most)
 }
 
 /// The largest that is not above `images`, and at least [`LEAST`].
@@ -58,8 +59,8 @@ fn power_of_two(images: usize) -> usize {
 }
 
 impl Unfreezing<'_> {
-    /// Up to `most` images that take up to `room` bytes.
-    fn fitting_batch_size(&self, most: usize, room: u64) -> Result<usize> {
+    /// Up to `most` images.
+    fn fitting_batch_size(&self, most: usize) -> Result<usize> {
         let Frozen { model, device, .. } = self.frozen;
         let first = self.tail.train_from.part(&model.architecture)?;
         let entry = first.entry(&model.architecture);
@@ -70,14 +71,20 @@ impl Unfreezing<'_> {
         let mut trainer = self.trainer(first, &start.head, &source)?;
         let (channels, crop) = (model.architecture.in_channels, model.preprocessing.crop);
         let map = maps.of(&Tensor::zeros((1, channels, crop, crop), DType::F32, device)?)?;
-        largest(most, room, &mut |images| {
-            let x = map.repeat((images, 1, 1, 1))?;
-            let (stepped, peak) = peak(device, || trainer.step(&x, &vec![0; images], LR))?;
+        let mut step = |images| {
+            let (stepped, peak) = peak(device, || {
+                let batch = map.repeat((images, 1, 1, 1))?;
+                trainer.step(&batch, &vec![0; images], LR)
+            })?;
             match stepped {
                 Err(TrainError::OutOfMemory { .. }) => Ok(None),
+                Err(TrainError::Tensor(error)) if is_out_of_memory(&error) => Ok(None),
                 stepped => stepped.map(|_| peak).map_err(Into::into),
             }
-        })
+        };
+        step(LEAST)?; // libraries take memory of their own when they are used first
+        let room = capacity(device)?.map_or(0, |capacity| (SHARE * capacity as f64) as u64);
+        largest(most, room, &mut step)
     }
 }
 
@@ -95,11 +102,11 @@ fn largest(most: usize, room: u64, step: &mut dyn FnMut(usize) -> Result<Option<
     fits.ok_or_else(|| TrainError::OutOfMemory { images: LEAST, room: None }.into())
 }
 
-/// What twice the last batch would take, where batches were doubled: what it takes grows with images in a straight line.
+/// What twice the last batch takes at least, where batches were doubled: it grows with images in a straight line.
 fn expected(taken: &[u64]) -> u64 {
     match taken {
         [.., before, last] => last + 2 * last.saturating_sub(*before),
-        [last] => 2 * last,
+        [last] => *last, // part of it may grow, or all of it
         [] => 0,
     }
 }
@@ -121,6 +128,7 @@ mod tests {
     #[test]
     fn the_largest_batch_that_fits_is_found_without_trying_larger_ones() {
         assert_eq!(found(256, 500), (Some(32), vec![2, 4, 8, 16, 32]));
+        assert_eq!(found(256, 230), (Some(8), vec![2, 4, 8]));
         assert_eq!(found(16, 10_000), (Some(16), vec![2, 4, 8, 16]));
         assert_eq!(found(256, 100), (None, vec![2]));
     }

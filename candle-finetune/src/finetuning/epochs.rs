@@ -16,6 +16,7 @@ use super::start::Start;
 use super::{Findings, Observer, Phase, Validation, check_classes};
 use crate::calibration::{Calibration, LabelledLogits};
 use crate::error::{Error, Result};
+use crate::halving::halved_where_memory_is_short;
 use crate::images::LabelledImages;
 use crate::maps::{MapBatch, Maps};
 use crate::reading::{Sight, View};
@@ -308,7 +309,8 @@ fn measured(
     let mut measured = Measured::default();
     let flow = source.maps.each(batches, &mut |MapBatch { maps, sights, skipped, notes }| {
         if let Some(maps) = maps {
-            let (logits, labels) = (trainer.logits(tail, &maps)?, source.labels(&sights));
+            let labels = source.labels(&sights);
+            let logits = halved_where_memory_is_short(&maps, &mut |maps| trainer.logits(tail, maps))?;
             measured.tally.add(&logits, &labels)?;
             measured.logits.append(LabelledLogits::new(&logits, &labels)?);
         }

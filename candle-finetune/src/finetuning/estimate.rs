@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::course::Course;
 use crate::error::Result;
+use crate::halving::halved_where_memory_is_short;
 use crate::maps::ComputedMaps;
 use crate::reading::Sight;
 use crate::train::OptimizerSettings;
@@ -111,7 +112,9 @@ impl Trial {
         let step = clock.lap();
         trainer.logits(&trainer.snapshot()?, &x)?;
         let forward = clock.lap();
-        features.map(|trunk| trunk.features(&images)).transpose()?;
+        if let Some(trunk) = features {
+            halved_where_memory_is_short(&images, &mut |images| trunk.features(images))?;
+        }
         let features = clock.lap();
         let count = images.dim(0)? as f64;
         let [read, map, step, forward, features] = [read, map, step, forward, features].map(|time| time / count);

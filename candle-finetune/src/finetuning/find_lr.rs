@@ -5,7 +5,6 @@
 use std::ops::ControlFlow;
 
 use candle_resnet::Model;
-use candle_resnet::preprocess::check_photo_channels;
 
 use super::course::Course;
 use super::epochs::{Source, add};
@@ -44,16 +43,14 @@ pub fn find_lr(
     observer: &mut dyn Observer,
 ) -> Result<RangeTested> {
     settings.validate()?;
-    let Machine { device, options, maps, .. } = machine;
-    let frozen = Frozen { model, device, options };
+    let machine = Machine { checkpoints: None, ..machine };
     let sweep = Sweep::new(test)?;
     match &settings.tail {
-        None => head::range_test(&frozen.trunk(None)?, &model.preprocessing, splits, settings, test, observer),
-        Some(tail) => {
-            check_photo_channels(model.architecture.in_channels).map_err(candle_resnet::Error::from)?;
-            let tail = tail.resolved(model.provenance.file.is_none());
-            Unfreezing { frozen, store: maps, checkpoints: None, splits, settings, tail }.range_test(sweep, observer)
+        None => {
+            let trunk = Frozen::new(model, machine).trunk(None)?;
+            head::range_test(&trunk, &model.preprocessing, splits, settings, test, observer)
         }
+        Some(tail) => Unfreezing::new(model, machine, splits, (settings, tail))?.range_test(sweep, observer),
     }
 }
 
@@ -162,7 +159,7 @@ fn take_step(trainer: &mut TailTrainer, sweep: &mut Sweep, Mean { sum, images }:
     let Some(lr) = sweep.rate().filter(|_| images > 0) else { return Ok(()) };
     sweep.record(sum / images as f64)?;
     match trainer.apply(lr) {
-        Err(TrainError::NonFiniteGradient { .. }) => sweep.end(),
+        Err(TrainError::NonFiniteGradient { .. } | TrainError::BeyondF16) => sweep.end(),
         taken => taken?,
     }
     Ok(())

@@ -71,19 +71,13 @@ pub fn fine_tune_model(
     observer: &mut dyn Observer,
 ) -> Result<FineTunedModel> {
     settings.validate()?;
-    let Machine { device, options, maps, checkpoints } = machine;
-    let frozen = Frozen { model, device, options };
     match &settings.tail {
         None => {
-            let trunk = frozen.trunk(None)?;
+            let trunk = Frozen::new(model, machine).trunk(None)?;
             let tuned = fine_tune(&trunk, &model.preprocessing, splits, settings, observer)?;
             Ok(FineTunedModel { tuned, trunk: Some(trunk) })
         }
-        Some(tail) => {
-            check_photo_channels(model.architecture.in_channels).map_err(candle_resnet::Error::from)?;
-            let tail = tail.resolved(model.provenance.file.is_none());
-            Unfreezing { frozen, store: maps, checkpoints, splits, settings, tail }.run(observer)
-        }
+        Some(tail) => Unfreezing::new(model, machine, splits, (settings, tail))?.run(observer),
     }
 }
 
@@ -93,6 +87,12 @@ pub(super) struct Frozen<'a> {
     pub(super) model: &'a Model,
     pub(super) device: &'a Device,
     pub(super) options: &'a PlanOptions,
+}
+
+impl<'a> Frozen<'a> {
+    pub(super) fn new(model: &'a Model, machine: Machine<'a>) -> Frozen<'a> {
+        Frozen { model, device: machine.device, options: machine.options }
+    }
 }
 
 impl Frozen<'_> {
@@ -132,6 +132,24 @@ struct Delivered {
 
 /// What a trainer remembers.
 type TrainerState = BTreeMap<String, Tensor>;
+
+impl<'a> Unfreezing<'a> {
+    /// `tail` is that of the settings.
+    ///
+    /// # Errors
+    /// If photos cannot have as many channels as the network takes.
+    pub(super) fn new(
+        model: &'a Model,
+        machine: Machine<'a>,
+        splits: &'a Splits<'a>,
+        (settings, tail): (&'a Settings, &TailSettings),
+    ) -> Result<Unfreezing<'a>> {
+        check_photo_channels(model.architecture.in_channels).map_err(candle_resnet::Error::from)?;
+        let Machine { maps: store, checkpoints, .. } = machine;
+        let tail = tail.resolved(model.provenance.file.is_none());
+        Ok(Unfreezing { frozen: Frozen::new(model, machine), store, checkpoints, splits, settings, tail })
+    }
+}
 
 impl Unfreezing<'_> {
     fn run(&self, observer: &mut dyn Observer) -> Result<FineTunedModel> {

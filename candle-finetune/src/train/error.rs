@@ -135,8 +135,8 @@ impl TrainError {
             Self::NonFiniteGradient { .. } => Some("try a lower learning rate".into()),
             Self::BeyondF16 => Some("compute in bf16, or try a lower learning rate".into()),
             Self::OutOfMemory { images, room: Some(room) } => Some(format!(
-                "there is room for {room}: --batch-size {room}, with which --accumulate {} makes steps as large; --batch-size auto looks for \
-                 what fits",
+                "there is room for {room}: give --batch-size {room}, and {} times the --accumulate for steps as large; --batch-size auto \
+                 looks for what fits",
                 images.div_ceil(*room)
             )),
             Self::OutOfMemory { room: None, .. } => {

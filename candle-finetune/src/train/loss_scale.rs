@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 
 use super::error::{Result, TrainError};
-use super::state::{named, present};
+use super::state::named;
 
 const FIRST: f32 = 65536.0;
 
@@ -68,11 +68,13 @@ impl LossScale {
         Ok(BTreeMap::from([(NAME.into(), state)]))
     }
 
-    /// From what [`state`](LossScale::state) gave, among other things.
-    pub(super) fn from_state(state: &BTreeMap<String, Tensor>) -> Result<LossScale> {
-        present(state, NAME)?;
+    /// From what [`state`](LossScale::state) gave, among other things; none where the loss was not scaled.
+    pub(super) fn from_state(state: &BTreeMap<String, Tensor>) -> Result<Option<LossScale>> {
+        if !state.contains_key(NAME) {
+            return Ok(None);
+        }
         let state = named(state, NAME, &[2])?.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
-        Ok(LossScale { factor: state[0], steps: state[1] as u32 })
+        Ok(Some(LossScale { factor: state[0], steps: state[1] as u32 }))
     }
 }
 
@@ -103,7 +105,7 @@ mod tests {
         let mut scale = LossScale::default();
         scale.overflowed().unwrap();
         scale.worked();
-        assert_eq!(LossScale::from_state(&scale.state().unwrap()).unwrap(), scale);
-        assert!(LossScale::from_state(&BTreeMap::new()).is_err());
+        assert_eq!(LossScale::from_state(&scale.state().unwrap()).unwrap(), Some(scale));
+        assert_eq!(LossScale::from_state(&BTreeMap::new()).unwrap(), None);
     }
 }

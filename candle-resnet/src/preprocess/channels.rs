@@ -46,7 +46,7 @@ impl Preprocessing {
         Ok(self.planes(&self.pixels(&photo), channels))
     }
 
-    /// [`input`](Self::input), written to `to`, as long as that is.
+    /// [`input`](Self::input), written to `to`, which is to be as long as that is.
     ///
     /// # Errors
     /// As [`input`](Self::input).
@@ -68,6 +68,7 @@ impl Preprocessing {
     /// [`planes`](Self::planes), written to `to`, which has room for as many channels as are to be written.
     pub fn write_planes(&self, pixels: &[u8], to: &mut [f32]) {
         let (pixels, _) = pixels.as_chunks::<3>();
+        debug_assert!(to.len().is_multiple_of(pixels.len().max(1)), "room for whole channels");
         for (channel, plane) in to.chunks_exact_mut(pixels.len().max(1)).take(3).enumerate() {
             let table = self.levels(channel);
             plane.iter_mut().zip(pixels).for_each(|(value, pixel)| *value = table[usize::from(pixel[channel])]);

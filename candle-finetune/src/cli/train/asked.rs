@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use candle_finetune::dataset::{Dataset, SplitName};
+use candle_finetune::dataset::Dataset;
 use candle_finetune::extract::batch_size;
 use candle_finetune::finetuning::{Machine, fitting_batch_size};
 use candle_finetune::map_store::MapStore;
@@ -164,6 +164,11 @@ impl RunArguments {
         self.preprocessing.adapt(model)
     }
 
+    /// Whether batches are to be as large as there is room for.
+    pub fn fits_batches(&self) -> bool {
+        self.training.fits_batches()
+    }
+
     /// Makes batches as large as there is room for, where that was asked for.
     pub fn fit_batches(
         &self,
@@ -174,10 +179,7 @@ impl RunArguments {
     ) -> anyhow::Result<()> {
         let Some(tail) = settings.tail.as_ref().filter(|_| self.training.fits_batches()) else { return Ok(()) };
         let batch_size = fitting_batch_size(model, machine, &Splits::of(dataset), settings)?;
-        log.note(&format!(
-            "batches of {batch_size} images: what there is room for and what {} images are enough for",
-            dataset.split(SplitName::Train).len()
-        ));
+        log.note(&format!("batches of {batch_size} images, as --batch-size auto has them"));
         settings.tail = Some(TailSettings { batch_size, ..tail.clone() });
         Ok(())
     }

@@ -110,6 +110,11 @@ impl Arguments {
         let interrupt = Interrupt::listen()?;
         let options = asked.options(&model, &device);
         let machine = Machine { device: &device, options: &options, maps: None, checkpoints: None };
+        if self.resume.is_some() && self.run.fits_batches() {
+            bail!(
+                "--batch-size auto looks for a batch anew\nhint: leave it out, and the run goes on with the batches that it began with"
+            );
+        }
         self.run.fit_batches(&mut asked.settings, (&model, machine), &dataset, log)?;
         let Asked { record, settings, .. } = asked;
         log.plan(&Plan { data: &record.data, dataset: &dataset, model: &model, settings: &settings })?;
