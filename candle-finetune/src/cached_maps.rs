@@ -11,7 +11,8 @@ use crate::images::LabelledImages;
 use crate::key::Key;
 use crate::map_store::{MapShape, MapStore, MapWriter, StoredMaps};
 use crate::maps::{ComputedMaps, Consumer, MapBatch, Maps};
-use crate::reading::{Augmenter, Sight, View};
+use crate::reading::{Augmenter, Sight, Skipped, View, ahead};
+use crate::staging::Room;
 
 /// Maps of some sights, on disk.
 pub(crate) struct CachedMaps<'a> {
@@ -103,20 +104,48 @@ fn digest_of(images: &dyn LabelledImages, sights: &[Sight]) -> Vec<u8> {
     Sha256::digest(digests.concat()).to_vec()
 }
 
+/// Maps of a batch on their way to the device.
+struct Stored {
+    values: Room,
+    /// Those whose maps these are.
+    sights: Vec<Sight>,
+    skipped: Vec<Skipped>,
+}
+
+impl CachedMaps<'_> {
+    fn read(&self, batch: Vec<Sight>) -> Result<Stored> {
+        let (sights, missing): (Vec<Sight>, Vec<Sight>) =
+            batch.into_iter().partition(|sight| self.rows.get(sight).is_some_and(|&row| self.stored.has(row)));
+        // What could not be read when maps were computed is asked for once more, for the reason.
+        let skipped = self.computed.reader.read(&missing)?.skipped;
+        let rows: Vec<usize> = sights.iter().map(|sight| self.rows[sight]).collect();
+        let mut values = self.computed.staging.room(rows.len() * self.stored.shape().values());
+        self.stored.write_maps(&rows, values.values_mut()?);
+        values.send()?;
+        Ok(Stored { values, sights, skipped })
+    }
+
+    fn arrived(&self, Stored { values, sights, skipped }: Stored) -> Result<MapBatch> {
+        let (channels, height, width) = self.stored.shape().map;
+        let maps = || values.tensor((sights.len(), channels, height, width), self.computed.device);
+        let maps = (!sights.is_empty()).then(maps).transpose()?;
+        Ok(MapBatch { maps, sights, skipped, notes: Vec::new() })
+    }
+}
+
 impl Maps for CachedMaps<'_> {
     fn each(&self, batches: Vec<Vec<Sight>>, consume: &mut Consumer<'_>) -> Result<ControlFlow<()>> {
-        for batch in batches {
-            let (there, missing): (Vec<Sight>, Vec<Sight>) =
-                batch.into_iter().partition(|sight| self.rows.get(sight).is_some_and(|&row| self.stored.has(row)));
-            // What could not be read when maps were computed is asked for once more, for the reason.
-            let again = self.computed.reader.read(&missing)?;
-            let rows: Vec<usize> = there.iter().map(|sight| self.rows[sight]).collect();
-            let maps = (!rows.is_empty()).then(|| self.stored.maps(&rows)?.to_device(self.computed.device));
-            let batch = MapBatch { maps: maps.transpose()?, sights: there, skipped: again.skipped, notes: Vec::new() };
-            if consume(batch)?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        Ok(ControlFlow::Continue(()))
+        ahead(
+            batches.into_iter(),
+            |batch| self.read(batch),
+            |stored| {
+                for stored in stored {
+                    if consume(self.arrived(stored?)?)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            },
+        )
     }
 }

@@ -3,7 +3,7 @@
 //! Each view is written to its place in the batch. Never holds more than three batches. Knows no network; what a view shows depends on
 //! what it is asked for alone, not on threads.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use candle_core::{Device, Tensor};
 use candle_resnet::preprocess::{Note, Photo, Preprocessing};
@@ -57,6 +57,22 @@ pub struct Skipped {
     pub reason: ImageError,
 }
 
+/// Does `work` on `items`, one after the other, in a thread of its own and one ahead of `use_them`, until all are done or nobody listens.
+pub(crate) fn ahead<I, R: Send, T>(
+    items: impl Iterator<Item = I> + Send,
+    work: impl Fn(I) -> R + Send,
+    use_them: impl FnOnce(Receiver<R>) -> T,
+) -> T {
+    let (sender, receiver) = sync_channel(1);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut done = items.map(work);
+            while done.next().is_some_and(|done| sender.send(done).is_ok()) {}
+        });
+        use_them(receiver)
+    })
+}
+
 /// Makes pixels of images.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
@@ -90,7 +106,7 @@ pub(crate) struct Pixels {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads `batches` in a thread of its own and sends them on their way by `staging`, while `use_them` uses those that are ready.
+    /// Reads `batches` one ahead and sends them on their way by `staging`, while `use_them` uses those that are ready.
     ///
     /// # Errors
     /// Those of `use_them`.
@@ -100,30 +116,12 @@ impl<'a> Reader<'a> {
         batches: impl Iterator<Item = Vec<Sight>> + Send,
         use_them: impl FnOnce(Receiver<Result<Pixels>>) -> T,
     ) -> T {
-        let (sender, receiver) = sync_channel(1);
-        std::thread::scope(|scope| {
-            scope.spawn(move || self.send_all(batches, staging, &sender));
-            use_them(receiver)
-        })
-    }
-
-    /// Reads batch after batch until all are sent or nobody listens any more.
-    fn send_all(
-        &self,
-        batches: impl Iterator<Item = Vec<Sight>>,
-        staging: &Staging,
-        sender: &SyncSender<Result<Pixels>>,
-    ) {
-        for batch in batches {
-            let room = staging.room(batch.len() * self.view_values());
-            let sent = self.read_into(&batch, room).and_then(|mut pixels| {
-                pixels.values.send()?;
-                Ok(pixels)
-            });
-            if sender.send(sent).is_err() {
-                return;
-            }
-        }
+        let read = |batch: Vec<Sight>| {
+            let mut pixels = self.read_into(&batch, staging.room(batch.len() * self.view_values()))?;
+            pixels.values.send()?;
+            Ok(pixels)
+        };
+        ahead(batches, read, use_them)
     }
 
     /// Reads `sights`; those of one image that follow one another share its decoding.

@@ -35,7 +35,8 @@ impl MapShape {
         (self.rows * self.row_bytes()) as u64
     }
 
-    fn values(&self) -> usize {
+    /// Values of a map.
+    pub(crate) fn values(&self) -> usize {
         self.map.0 * self.map.1 * self.map.2
     }
 
@@ -207,25 +208,31 @@ impl StoredMaps {
     /// If there is no such row.
     pub fn maps(&self, rows: &[usize]) -> candle_core::Result<Tensor> {
         let (channels, height, width) = self.shape.map;
-        let mut values = Vec::with_capacity(rows.len() * self.shape.values());
-        for &row in rows {
+        let mut values = vec![0.0; rows.len() * self.shape.values()];
+        self.write_maps(rows, &mut values);
+        Tensor::from_vec(values, (rows.len(), channels, height, width), &Device::Cpu)
+    }
+
+    /// The values of [`maps`](StoredMaps::maps), written to `to`, which has room for them.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub(crate) fn write_maps(&self, rows: &[usize], to: &mut [f32]) {
+        for (&row, map) in rows.iter().zip(to.chunks_exact_mut(self.shape.values())) {
             assert!(row < self.shape.rows);
             let row_bytes = self.shape.row_bytes();
             let bytes = &self.file[self.first + row * row_bytes..][..row_bytes];
             match self.shape.precision {
-                Precision::F32 => {
-                    values.extend(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
-                }
-                Precision::Bf16 => {
-                    values.extend(bytes.as_chunks().0.iter().map(|&bytes| bf16::from_le_bytes(bytes).to_f32()));
-                }
-                Precision::F16 => {
-                    values.extend(bytes.as_chunks().0.iter().map(|&bytes| f16::from_le_bytes(bytes).to_f32()));
-                }
+                Precision::F32 => widen(bytes, map, f32::from_le_bytes),
+                Precision::Bf16 => widen(bytes, map, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+                Precision::F16 => widen(bytes, map, |bytes| f16::from_le_bytes(bytes).to_f32()),
             }
         }
-        Tensor::from_vec(values, (rows.len(), channels, height, width), &Device::Cpu)
     }
+}
+
+fn widen<const N: usize>(bytes: &[u8], to: &mut [f32], value: impl Fn([u8; N]) -> f32) {
+    to.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, &bytes)| *to = value(bytes));
 }
 
 fn shape_of(maps: &TensorView<'_>) -> Option<MapShape> {

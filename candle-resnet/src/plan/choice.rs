@@ -83,7 +83,7 @@ const SPLIT_PIXELS: usize = 28;
 
 /// The algorithm for a convolution.
 ///
-/// F(4×4) and its like multiply by up to 8 and add up what nearly cancels: in bf16 too little would be left.
+/// F(4×4) and its like add up what nearly cancels: in bf16 too little would be left.
 pub(crate) fn choose(candidate: &Candidate, options: &PlanOptions) -> Algorithm {
     let &PlanOptions { precision, ref workload, low_memory, .. } = options;
     let &Candidate { in_channels, out_channels, kernel, stride, dilation, groups, extent } = candidate;
