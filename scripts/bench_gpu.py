@@ -6,7 +6,7 @@
     python scripts/bench_gpu.py loading [--photos DIR]                         files to images on the device, no network
     python scripts/bench_gpu.py files   [--photos DIR] [--cases resnet50:128]  epochs that train all of a network from files
     python scripts/bench_gpu.py head    [--photos DIR] [--cases resnet18:128]  a new head on a frozen network, from files
-                                                              (PyTorch 2.11, torchvision 0.26; --program, --rounds, --peak)
+                                                              (PyTorch 2.11, torchvision 0.26; --program, --rounds, --peak, --alone)
 
 All compute in bf16 (or --precision f16), at 224×224, with weights drawn at random. PyTorch runs in channels_last, as it is and through
 torch.compile, with cuDNN's benchmark on; it trains under autocast with its fused SGD, and reads by as many worker processes as there are
@@ -15,7 +15,7 @@ two operations for each multiply-add, six where trained, of --peak TFLOP/s.
 
 --photos is a folder with one folder for each class; without it, 4,096 JPEG files of 500×375 pixels are drawn. Epochs are timed from the
 second on: a tenth of the photos is held out and measured after each. For `head` the figure is the whole run: --epochs epochs, in which this
-program sends every photo through the frozen network once, and PyTorch in every epoch.
+program sends every photo through the frozen network once, and PyTorch in every epoch. With --alone PyTorch is neither measured nor needed.
 """
 import argparse
 import json
@@ -117,16 +117,17 @@ def training_step(network, parameters, dtype, compiled):
 
 
 def bench_on_device(arguments):
-    print("network  batch   finetune  PyTorch  compiled   times as fast as the best   images/s   of the peak")
     operations = 6e9 if arguments.what == "train" else 2e9
     for model, batch in arguments.cases:
-        peers = [PyTorch(arguments, model, batch, compiled) for compiled in ((False,) if arguments.eager else (False, True))]
+        forms = [] if arguments.alone else [False] if arguments.eager else [False, True]
+        peers = [PyTorch(arguments, model, batch, compiled) for compiled in forms]
         rounds = [[ours(arguments, model, batch), *(peer.milliseconds() for peer in peers)] for _ in range(arguments.rounds)]
         mine, *theirs = (statistics.median(column) for column in zip(*rounds))
-        eager, compiled = theirs[0], theirs[-1]
-        ratio, rate = min(theirs) / mine, batch / mine * 1000
+        rate = batch / mine * 1000
         share = operations * GIGA_MULTIPLY_ADDS[model] * rate / (arguments.peak * 1e12) if model in GIGA_MULTIPLY_ADDS else 0.0
-        print(f"{model:>8} {batch:5} {mine:7.2f} ms {eager:5.2f} ms {compiled:6.2f} ms {ratio:24.2f} {rate:13.0f} {share:12.1%}", flush=True)
+        print(f"{model}, batch {batch}: finetune {mine:.2f} ms, {rate:.0f} images/s, {share:.1%} of the peak", flush=True)
+        for name, milliseconds in zip(("PyTorch", "through torch.compile"), theirs):
+            print(f"    {name} {milliseconds:.2f} ms: {milliseconds / mine:.2f} times as fast as that", flush=True)
 
 
 # Images that come from files.
@@ -168,7 +169,7 @@ class Files:
         workers = {"batch_size": batch, "num_workers": os.cpu_count(), "pin_memory": True, "persistent_workers": True}
         self.train = torch.utils.data.DataLoader(train, shuffle=True, **workers)
         self.val = torch.utils.data.DataLoader(val, **workers)
-        self.count = len(data)
+        self.count, self.classes = len(data), len(data.classes)
 
     def each(self, loader):
         for images, labels in loader:
@@ -195,7 +196,7 @@ class Files:
         torch.backends.cudnn.benchmark = True
         network = getattr(torchvision.models, model)()
         network.requires_grad_(not head_only)
-        network.fc = torch.nn.Linear(network.fc.in_features, CLASSES)
+        network.fc = torch.nn.Linear(network.fc.in_features, self.classes)
         network = network.cuda().to(memory_format=torch.channels_last)
         step = training_step(network, [p for p in network.parameters() if p.requires_grad], dtype, False)
         seconds = []
@@ -230,32 +231,59 @@ def our_training(arguments, model, batch, head_only, epochs):
     return [event["seconds"] for event in events if event["event"] == "epoch"], whole
 
 
-def bench_files(arguments):
+def dtype_of(arguments):
     import torch
 
-    dtype = {"bf16": torch.bfloat16, "f16": torch.float16}[arguments.precision]
-    photos = sum(1 for path in arguments.photos.rglob("*") if path.is_file())
-    print(f"{photos} photos, {os.cpu_count()} cores")
-    if arguments.what == "loading":
+    return {"bf16": torch.bfloat16, "f16": torch.float16}[arguments.precision]
+
+
+def bench_loading(arguments):
+    mine = statistics.median(our_loading(arguments) for _ in range(arguments.rounds))
+    print(f"loading alone: finetune {mine:.0f} images/s", flush=True)
+    if not arguments.alone:
         files = Files(arguments.photos, 128)
-        rounds = [(our_loading(arguments), files.loading()) for _ in range(arguments.rounds)]
-        mine, theirs = (statistics.median(column) for column in zip(*rounds))
-        print(f"loading alone: finetune {mine:.0f} images/s, PyTorch {theirs:.0f}: {mine / theirs:.2f} times")
-        return
-    head_only = arguments.what == "head"
+        theirs = statistics.median(files.loading() for _ in range(arguments.rounds))
+        print(f"    PyTorch {theirs:.0f}: {mine / theirs:.2f} times as fast as that", flush=True)
+
+
+def bench_files(arguments):
+    alone = our_loading(arguments)
+    print(f"loading alone: {alone:.0f} images/s", flush=True)
+    photos = count(arguments.photos)
     for model, batch in arguments.cases:
-        files = Files(arguments.photos, batch)
-        rounds = []
-        for _ in range(arguments.rounds):
-            epochs, whole = our_training(arguments, model, batch, head_only, arguments.epochs)
-            theirs = files.training(model, head_only, arguments.epochs, dtype)
-            rounds.append((whole, sum(theirs)) if head_only else (statistics.median(epochs[1:]), statistics.median(theirs[1:])))
-        mine, theirs = (statistics.median(column) for column in zip(*rounds))
-        if head_only:
-            print(f"{model}, a head, {arguments.epochs} epochs: finetune {mine:.1f} s (the whole process), PyTorch {theirs:.1f} s (without starting): {theirs / mine:.2f} times")
-            continue
-        alone = our_loading(arguments)
-        print(f"{model}, all of it, batch {batch}: finetune {photos / mine:.0f} images/s, PyTorch {photos / theirs:.0f}: {theirs / mine:.2f} times; {photos / mine / alone:.2f} of loading alone ({alone:.0f})")
+        runs = [our_training(arguments, model, batch, False, arguments.epochs)[0] for _ in range(arguments.rounds)]
+        mine = photos / statistics.median(second for epochs in runs for second in epochs[1:])
+        print(f"{model}, all of it, batch {batch}: finetune {mine:.0f} images/s, {mine / alone:.2f} of loading alone", flush=True)
+        if not arguments.alone:
+            files = Files(arguments.photos, batch)
+            runs = [files.training(model, False, arguments.epochs, dtype_of(arguments)) for _ in range(arguments.rounds)]
+            theirs = photos / statistics.median(second for epochs in runs for second in epochs[1:])
+            print(f"    PyTorch {theirs:.0f}: {mine / theirs:.2f} times as fast as that", flush=True)
+
+
+def bench_head(arguments):
+    for model, batch in arguments.cases:
+        mine = statistics.median(our_training(arguments, model, batch, True, arguments.epochs)[1] for _ in range(arguments.rounds))
+        print(f"{model}, a head, {arguments.epochs} epochs: finetune {mine:.1f} s, the whole process", flush=True)
+        if not arguments.alone:
+            files = Files(arguments.photos, batch)
+            runs = [files.training(model, True, arguments.epochs, dtype_of(arguments)) for _ in range(arguments.rounds)]
+            theirs = statistics.median(sum(epochs) for epochs in runs)
+            print(f"    PyTorch {theirs:.1f} s, without starting: {theirs / mine:.2f} times as fast as that", flush=True)
+
+
+def count(folder):
+    return sum(1 for path in folder.rglob("*") if path.is_file())
+
+
+def versions(arguments):
+    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    found = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    if arguments.alone:
+        return found
+    import torch
+
+    return f"{found}, PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
 
 
 def main():
@@ -266,6 +294,7 @@ def main():
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--precision", choices=["bf16", "f16"], default="bf16")
+    parser.add_argument("--alone", action="store_true", help="leave PyTorch out")
     parser.add_argument("--eager", action="store_true", help="leave torch.compile out, which takes a minute")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peak", type=float, default=989.0, help="TFLOP/s in dense bf16; an H100's and H200's if left out")
@@ -273,12 +302,9 @@ def main():
     cases = (arguments.cases or CASES.get(arguments.what, "")).split(",")
     arguments.cases = [(model, int(batch)) for model, batch in (case.split(":") for case in cases if case)]
 
-    import torch
-
-    versions = f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
-    driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True)
-    print(f"{torch.cuda.get_device_name()}, driver {driver.stdout.strip()}, {versions}, {arguments.precision}")
-    if arguments.what in ("frozen", "train"):
+    print(f"{versions(arguments)}, {arguments.precision}, {os.cpu_count()} cores", flush=True)
+    bench = {"loading": bench_loading, "files": bench_files, "head": bench_head}.get(arguments.what)
+    if bench is None:
         bench_on_device(arguments)
         return
     drawn = None
@@ -286,8 +312,9 @@ def main():
         drawn = Path(tempfile.mkdtemp())
         arguments.photos = drawn / "photos"
         draw_photos(arguments.photos)
+    print(f"{count(arguments.photos)} photos", flush=True)
     try:
-        bench_files(arguments)
+        bench(arguments)
     finally:
         if drawn:
             shutil.rmtree(drawn)
