@@ -21,7 +21,7 @@ use crate::figure::add_relu;
 use crate::figure::{ConvNormLayer, Figure, Parameters};
 use crate::kernels::Extent;
 use crate::part::Part;
-use crate::plan::{self, Compiled, End, Images, PlanOptions, Precision, Source, StepTime};
+use crate::plan::{self, Compiled, End, Images, PlanOptions, Precision, Source, Start, StepTime};
 use crate::training::Statistics;
 use crate::weights;
 
@@ -91,7 +91,22 @@ impl Trunk {
                 let map = figure.map_at(&images.detach().to_dtype(*dtype)?, Part::Stem, boundary, &mut ())?;
                 map.to_dtype(DType::F32)?.contiguous()
             }
-            Form::Plan(plan) => run(&**plan, images, End::Map(boundary)),
+            Form::Plan(plan) => run(&**plan, images, Start::Images, End::Map(boundary)),
+        }
+    }
+
+    /// (N, C, H, W) f32, maps that [`map_at`](Trunk::map_at) gave at a boundary → (N, D) f32, untracked: what
+    /// [`features`](FeatureExtractor::features) are of the images, on a CPU to the bit. What lies before it is not computed.
+    ///
+    /// # Errors
+    /// As `map_at`.
+    pub fn features_of_maps(&self, maps: &Tensor, boundary: Boundary) -> Result<Tensor> {
+        match &self.form {
+            Form::Figure(figure, dtype) => {
+                let behind = Part::Stage(boundary.stages + 1);
+                figure.features(&maps.detach().to_dtype(*dtype)?, behind, &mut ())?.to_dtype(DType::F32)
+            }
+            Form::Plan(plan) => run(&**plan, maps, Start::Map(boundary), End::Features),
         }
     }
 
@@ -125,15 +140,15 @@ impl FeatureExtractor for Trunk {
             Form::Figure(figure, dtype) => {
                 figure.features(&images.detach().to_dtype(*dtype)?, Part::Stem, &mut ())?.to_dtype(DType::F32)
             }
-            Form::Plan(plan) => run(&**plan, images, End::Features),
+            Form::Plan(plan) => run(&**plan, images, Start::Images, End::Features),
         }
     }
 }
 
 /// (N, C, H, W) → what the plan holds at its end, untracked.
-fn run(plan: &dyn Compiled, images: &Tensor, end: End) -> Result<Tensor> {
+fn run(plan: &dyn Compiled, images: &Tensor, start: Start, end: End) -> Result<Tensor> {
     on_slice(images, |images| {
-        let (values, shape) = plan.run(images, end)?;
+        let (values, shape) = plan.run(images, start, end)?;
         Tensor::from_vec(values, shape, &Device::Cpu)
     })
 }

@@ -43,6 +43,15 @@ struct Map {
     l2: Vec<f64>,
 }
 
+/// Features of maps are those of their images: to the bit on a CPU, and elsewhere nearly.
+fn assert_same_features(found: &Tensor, expected: &Tensor, what: &str) {
+    let [found, expected] = [found, expected].map(|tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+    let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    let bound = if device().is_cpu() { 0.0 } else { tolerance(TOLERANCE) * f64::from(largest) };
+    let difference = found.iter().zip(&expected).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+    assert!(found.len() == expected.len() && difference <= bound, "{what}: {difference:.2e} of {largest:.2e}");
+}
+
 fn rows() -> Vec<Row> {
     include_str!("golden/timm_stages.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -97,11 +106,15 @@ fn maps_at_every_boundary_are_timms() {
         let network = Network::new(&architecture, 10, variables).unwrap();
         let trunk = Trunk::compile(&architecture, &weights, device()).unwrap();
         assert_eq!(row.stages.len(), 5, "{}", row.model);
+        let features = trunk.features(&images).unwrap();
         for (name, map) in &row.stages {
             let boundary = Boundary::named(&architecture, name).unwrap();
             let what = |form: &str| format!("{form} of {} at {name}", row.model);
             map.check(&what("network"), &network.map_at(&images, boundary).unwrap().detach());
-            map.check(&what("trunk"), &trunk.map_at(&images, boundary).unwrap());
+            let reached = trunk.map_at(&images, boundary).unwrap();
+            map.check(&what("trunk"), &reached);
+            let entered = trunk.features_of_maps(&reached, boundary).unwrap();
+            assert_same_features(&entered, &features, &what("features through maps"));
         }
     }
 }

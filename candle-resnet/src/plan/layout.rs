@@ -4,6 +4,8 @@ use candle_core::{Result, bail};
 
 use super::Plan;
 use super::compile::{Operation, Segment, Slot, Step, pooled};
+use super::run::Start;
+use crate::features::Boundary;
 use crate::kernels::{Extent, Stored, Unfolding, Window, blocks_of};
 
 /// Maps of a segment, in bytes, that should stay in the caches.
@@ -17,6 +19,8 @@ const ENOUGH_PIXELS: usize = 240;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) images: usize,
+    pub(super) start: Start,
+    /// Of the images, or the maps, that runs begin with.
     pub(super) channels: usize,
     pub(super) extent: Extent,
     pub(super) segments: Vec<SegmentLayout>,
@@ -28,43 +32,57 @@ pub(super) struct Layout {
 pub(super) struct SegmentLayout {
     /// Images that pass through the segment at once.
     pub(super) at_once: usize,
-    /// Of the map before each step, and after it.
+    /// Of the map before each step, and after it; none where runs begin behind the segment.
     pub(super) extents: Vec<(Extent, Extent)>,
-}
-
-impl SegmentLayout {
-    /// Of the segment's output.
-    pub(super) fn output(&self) -> Extent {
-        self.extents.last().map_or(Extent { height: 0, width: 0 }, |&(_, output)| output)
-    }
+    /// Of the map that the segment puts out.
+    pub(super) output: Extent,
 }
 
 impl Layout {
-    /// For runs of up to `images` images of `channels` channels.
+    /// For runs of up to `images` images, or maps, of `channels` channels.
     ///
     /// # Errors
-    /// If the network takes other channels, or only larger images.
-    pub(super) fn new<S: Stored>(plan: &Plan<S>, images: usize, channels: usize, extent: Extent) -> Result<Layout> {
-        if channels != plan.in_channels || extent.pixels() == 0 {
+    /// If the network takes other channels there, or only larger images, or has no such boundary.
+    pub(super) fn new<S: Stored>(
+        plan: &Plan<S>,
+        images: usize,
+        start: Start,
+        channels: usize,
+        extent: Extent,
+    ) -> Result<Layout> {
+        let (what, wanted, passed) = match start {
+            Start::Images => ("images", Some(plan.in_channels), 0),
+            Start::Map(Boundary { stages }) => ("maps", plan.segments.get(stages).map(|s| s.channels), stages + 1),
+        };
+        if wanted != Some(channels) || extent.pixels() == 0 {
             let Extent { height, width } = extent;
-            let wanted = plan.in_channels;
-            bail!("images of shape ({channels}, {height}, {width}) where ({wanted}, H, W) is expected");
+            let wanted = wanted.map_or("no map".into(), |wanted| format!("({wanted}, H, W)"));
+            bail!("{what} of shape ({channels}, {height}, {width}) where {wanted} is expected");
         }
         let mut of_slot = vec![extent; plan.slots];
-        let mut layout = Layout { images, channels, extent, segments: Vec::new(), slots: vec![0; plan.slots] };
+        let mut layout = Layout { images, start, channels, extent, segments: Vec::new(), slots: vec![0; plan.slots] };
+        layout.pass_over(passed);
         let mut at_once = 1;
-        for segment in &plan.segments {
+        for segment in &plan.segments[passed..] {
             let (extents, values) = walk(segment, &mut of_slot)?;
             let largest = values.iter().map(|&(_, values)| values).max().unwrap_or(0);
-            let pixels = extents.last().map_or(0, |(_, output)| output.pixels());
-            at_once = fitting(largest * size_of::<S>(), pixels, images, at_once);
+            let output = extents.last().map_or(extent, |&(_, output)| output);
+            at_once = fitting(largest * size_of::<S>(), output.pixels(), images, at_once);
             for (slot, values) in values {
                 layout.slots[slot] = layout.slots[slot].max(values * at_once);
             }
-            layout.segments.push(SegmentLayout { at_once, extents });
+            layout.segments.push(SegmentLayout { at_once, extents, output });
         }
         layout.widen_boundaries();
         Ok(layout)
+    }
+
+    /// Nothing goes through the first `segments` segments: the last of them holds maps that runs begin with.
+    fn pass_over(&mut self, segments: usize) {
+        self.segments.resize(segments, SegmentLayout { at_once: 1, extents: Vec::new(), output: self.extent });
+        if let Some(last) = segments.checked_sub(1) {
+            self.slots[last] = self.extent.values(blocks_of(self.channels));
+        }
     }
 
     /// What a segment puts out is kept until the next one has all the images that it takes at once.

@@ -31,9 +31,9 @@ use compile::Segment;
 pub(crate) use compile::{pooled, window};
 pub(crate) use convolution::{FoldedConvolution, Geometry, Maps, PackedConvolution};
 pub use peak::peak_flops;
-pub(crate) use run::End;
 pub use run::StepTime;
 use run::Workspace;
+pub(crate) use run::{End, Start};
 
 /// What maps and weights are held in, and what is multiplied; sums are f32 in all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -140,11 +140,11 @@ impl Packing {
 
 /// A compiled network from pixels to pooled features, whatever it computes in. Many threads may use one at once.
 pub(crate) trait Compiled: fmt::Debug + Send + Sync {
-    /// Images → what the network holds there, row-major, and its shape: (N, D), or (N, C, H, W).
+    /// Images, or their maps at a boundary → what the network holds at `end`, row-major, and its shape: (N, D), or (N, C, H, W).
     ///
     /// # Errors
-    /// If the network does not take such images, or has no such boundary.
-    fn run(&self, images: &Images, end: End) -> Result<(Vec<f32>, Vec<usize>)>;
+    /// If the network does not take such images or maps, or has no such boundary.
+    fn run(&self, images: &Images, start: Start, end: End) -> Result<(Vec<f32>, Vec<usize>)>;
 
     /// The time of each convolution or other step, for `images` on one thread.
     ///
@@ -185,7 +185,7 @@ impl<S: Stored> fmt::Debug for Plan<S> {
     }
 }
 
-/// Images (N, C, H, W), row-major.
+/// Images, or their maps, (N, C, H, W), row-major.
 #[derive(Clone, Copy)]
 pub(crate) struct Images<'a> {
     pub(crate) values: &'a [f32],

@@ -43,6 +43,15 @@ impl<S: Stored> Default for Workspace<S> {
     }
 }
 
+/// Where a run begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// With images.
+    Images,
+    /// With maps at a boundary.
+    Map(Boundary),
+}
+
 /// Where a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -53,11 +62,11 @@ pub(crate) enum End {
 }
 
 impl<S: Stored> Compiled for Plan<S> {
-    fn run(&self, images: &Images, end: End) -> Result<(Vec<f32>, Vec<usize>)> {
+    fn run(&self, images: &Images, start: Start, end: End) -> Result<(Vec<f32>, Vec<usize>)> {
         let threads = rayon::current_num_threads();
         let teams = teams(images.count, threads);
         let (width, of_team) = (threads / teams.max(1), images.count.div_ceil(teams.max(1)));
-        let layout = Layout::new(self, of_team.max(1), images.channels, images.extent)?;
+        let layout = Layout::new(self, of_team.max(1), start, images.channels, images.extent)?;
         let mut shape = self.output_shape(&layout, end)?;
         let each: usize = shape.iter().product();
         shape.insert(0, images.count);
@@ -76,7 +85,7 @@ impl<S: Stored> Compiled for Plan<S> {
     }
 
     fn profile(&self, images: &Images) -> Result<Vec<StepTime>> {
-        let layout = Layout::new(self, images.count, images.channels, images.extent)?;
+        let layout = Layout::new(self, images.count, Start::Images, images.channels, images.extent)?;
         let times = self.segments.iter().map(|segment| vec![Duration::ZERO; segment.steps.len()]).collect();
         let mut workspace = Workspace { times: Some(times), ..Workspace::default() };
         let mut output = vec![0.0; images.count * self.features()];
@@ -109,8 +118,16 @@ impl<S: Stored> Plan<S> {
         let Some((segment, layout)) = self.segments.iter().zip(&layout.segments).nth(boundary.stages) else {
             bail!("the network has {} stages and no `{boundary}`", self.segments.len() - 1);
         };
-        let extent = layout.output();
+        let extent = layout.output;
         Ok(vec![segment.channels, extent.height, extent.width])
+    }
+
+    /// The slot of what a run begins with: unfolded images have one of their own, maps that of their segment.
+    fn first_slot(&self, start: Start) -> Slot {
+        match start {
+            Start::Images => self.segments.len(),
+            Start::Map(boundary) => boundary.stages,
+        }
     }
 
     /// Pooled features of an image.
@@ -131,7 +148,7 @@ impl<S: Stored> Plan<S> {
 
     fn run_in(&self, workspace: &mut Workspace<S>, team: &Team, call: &Call, output: &mut [f32]) {
         let Call { layout, images, ref range, end } = *call;
-        workspace.prepare(layout, self.segments.len());
+        workspace.prepare(layout, self.first_slot(layout.start));
         let last = match end {
             End::Features => self.segments.len() - 1,
             End::Map(boundary) => boundary.stages,
@@ -195,8 +212,8 @@ impl<S: Stored> Step<S> {
 }
 
 impl<S: Stored> Workspace<S> {
-    /// Makes room; `pixels` is the slot of unfolded images.
-    fn prepare(&mut self, layout: &Layout, pixels: Slot) {
+    /// Makes room; `first` is the slot of what a run begins with.
+    fn prepare(&mut self, layout: &Layout, first: Slot) {
         if self.layout.as_ref() == Some(layout) {
             return;
         }
@@ -205,7 +222,7 @@ impl<S: Stored> Workspace<S> {
             slot.reserve(values);
         }
         // Lanes and pixels that no image fills must be zero, whatever a layout before had there.
-        self.slots[pixels].as_mut_slice().fill(S::default());
+        self.slots[first].as_mut_slice().fill(S::default());
         self.layout = Some(layout.clone());
     }
 }
@@ -222,6 +239,9 @@ struct Run<'a, S: Stored> {
 impl<S: Stored> Run<'_, S> {
     /// Brings `images` to the end of a segment: there they lie from the `at`-th on.
     fn fill(&mut self, segment: usize, images: Range<usize>, at: usize) {
+        if self.layout.start == (Start::Map(Boundary { stages: segment })) {
+            return self.lay_out(segment, images, at);
+        }
         if let Some(before) = segment.checked_sub(1) {
             let at_once = self.layout.segments[before].at_once;
             for first in images.clone().step_by(at_once) {
@@ -236,6 +256,14 @@ impl<S: Stored> Run<'_, S> {
                 times[segment][index] += started.elapsed();
             }
         }
+    }
+
+    /// Lays maps that the run begins with out as those that the segment puts out.
+    fn lay_out(&mut self, segment: usize, images: Range<usize>, at: usize) {
+        let each = self.layout.extent.values(blocks_of(self.layout.channels));
+        let mut taken = std::mem::take(&mut self.workspace.slots[segment]);
+        self.unfold(1, images.clone(), &mut taken.as_mut_slice()[at * each..(at + images.len()) * each]);
+        self.workspace.slots[segment] = taken;
     }
 
     fn step(&mut self, (segment, index): (usize, usize), step: &Step<S>, images: Range<usize>, at: usize) {
@@ -291,7 +319,7 @@ impl<S: Stored> Run<'_, S> {
 
     /// The last map of `count` images → features.
     fn pool(&mut self, segment: usize, count: usize, features: &mut [f32]) {
-        let (extent, channels) = (self.layout.segments[segment].output(), self.plan.segments[segment].channels);
+        let (extent, channels) = (self.layout.segments[segment].output, self.plan.segments[segment].channels);
         let padded = blocks_of(channels) * LANES;
         let Workspace { slots, channelwise: [means, largest, _], .. } = &mut *self.workspace;
         let map = slots[segment].as_slice();
@@ -326,7 +354,7 @@ impl<S: Stored> Run<'_, S> {
 
     /// The map at a boundary of `count` images → (N, C, H, W).
     fn refold(&self, segment: usize, count: usize, output: &mut [f32]) {
-        let (extent, channels) = (self.layout.segments[segment].output(), self.plan.segments[segment].channels);
+        let (extent, channels) = (self.layout.segments[segment].output, self.plan.segments[segment].channels);
         let of_image = extent.values(blocks_of(channels));
         let maps = self.workspace.slots[segment].as_slice().chunks_exact(of_image);
         let each = output.len() / count;

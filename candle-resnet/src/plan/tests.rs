@@ -2,7 +2,7 @@ use candle_core::{Device, Tensor};
 
 use super::*;
 use crate::architecture::Architecture;
-use crate::features::FeatureExtractor;
+use crate::features::{Boundary, FeatureExtractor};
 use crate::initialise::fresh_weights;
 use crate::trunk::Trunk;
 
@@ -43,6 +43,36 @@ fn an_image_gives_the_same_bits_in_any_company() {
             assert_eq!(features(&trunk, &images.narrow(0, index, 1).unwrap())[0], together[index], "{name}");
         }
     }
+}
+
+#[test]
+fn maps_at_any_boundary_give_the_bits_that_their_images_give() {
+    // Of basic blocks, with zeros for shortcuts, of bottlenecks in groups, with attention, with blurs, with group norms.
+    for name in ["resnet18", "resnet20_cifar", "resnext50_32x4d", "seresnet50", "resnetblur18", "resnet50_gn"] {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let trunk = trunk(name, &PlanOptions { precision, ..small() });
+            let images = images(5, (64, 50));
+            let expected = features(&trunk, &images);
+            for boundary in Boundary::all(Architecture::named(name).unwrap()) {
+                let maps = trunk.map_at(&images, boundary).unwrap();
+                let found = trunk.features_of_maps(&maps, boundary).unwrap().to_vec2::<f32>().unwrap();
+                assert_eq!(found, expected, "{name} in {precision} at {boundary}");
+                assert_eq!(features(&trunk, &images), expected, "{name} in {precision}: memory is used again");
+            }
+        }
+    }
+}
+
+#[test]
+fn maps_of_another_boundary_are_refused() {
+    let [deep, shallow] = ["resnet18", "resnet20_cifar"].map(|name| Architecture::named(name).unwrap());
+    let trunk = trunk("resnet20_cifar", &small());
+    let map = trunk.map_at(&images(2, (32, 32)), Boundary::named(shallow, "layer1").unwrap()).unwrap();
+    let refused = |boundary| trunk.features_of_maps(&map, boundary).unwrap_err().to_string();
+    let error = refused(Boundary::last(shallow));
+    assert!(error.contains("maps of shape (16, 32, 32) where (64, H, W) is expected"), "{error}");
+    let error = refused(Boundary::last(deep));
+    assert!(error.contains("maps of shape (16, 32, 32) where no map is expected"), "{error}");
 }
 
 #[test]
