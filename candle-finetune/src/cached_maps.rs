@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+use candle_core::Device;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -11,12 +12,15 @@ use crate::images::LabelledImages;
 use crate::key::Key;
 use crate::map_store::{MapShape, MapStore, MapWriter, StoredMaps};
 use crate::maps::{ComputedMaps, Consumer, MapBatch, Maps};
-use crate::reading::{Augmenter, Sight, Skipped, View, ahead};
-use crate::staging::Room;
+use crate::reading::{Augmenter, Reader, Sight, Skipped, View, ahead};
+use crate::staging::{Room, Staging};
 
 /// Maps of some sights, on disk.
 pub(crate) struct CachedMaps<'a> {
-    computed: ComputedMaps<'a>,
+    /// For the reason why an image could not be read.
+    reader: Reader<'a>,
+    device: &'a Device,
+    staging: Staging,
     stored: StoredMaps,
     rows: HashMap<Sight, usize>,
 }
@@ -34,29 +38,35 @@ pub(crate) struct Wanted<'a> {
     pub(crate) batch_size: usize,
 }
 
-/// Is told how many images more are done, and says whether to go on.
-pub(crate) type Counter<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
+/// Is given each batch that has been written, and says whether to go on.
+pub(crate) type FillObserver<'a> = dyn FnMut(MapBatch) -> ControlFlow<()> + 'a;
 
 impl<'a> CachedMaps<'a> {
-    /// Finds the maps, or computes and keeps them; breaks off where `count` says so.
+    /// Finds the maps, or computes and keeps them; breaks off where `observer` says so. Where they are found nobody reads the images, so that
+    /// there is nothing to be told of them.
     ///
     /// # Errors
     /// Those of reading images, computing and keeping maps.
     pub(crate) fn prepare(
         computed: ComputedMaps<'a>,
         wanted: Wanted<'_>,
-        count: &mut Counter<'_>,
+        observer: &mut FillObserver<'_>,
     ) -> Result<ControlFlow<(), CachedMaps<'a>>> {
         let key = key_of(&computed, wanted.key.clone(), &wanted.sights);
         let rows: HashMap<Sight, usize> = wanted.sights.iter().copied().zip(0..).collect();
-        if let Some(stored) = wanted.store.find(&key).filter(|stored| stored.shape() == wanted.shape) {
-            return Ok(ControlFlow::Continue(CachedMaps { computed, stored, rows }));
-        }
-        let mut writer = wanted.store.create(&key, wanted.shape)?;
-        if fill(&computed, &mut writer, (&wanted, &rows), count)?.is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-        Ok(ControlFlow::Continue(CachedMaps { computed, stored: writer.finish()?, rows }))
+        let found = wanted.store.find(&key).filter(|stored| stored.shape() == wanted.shape);
+        let stored = match found {
+            Some(stored) => stored,
+            None => {
+                let mut writer = wanted.store.create(&key, wanted.shape)?;
+                if fill(&computed, &mut writer, (&wanted, &rows), observer)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                writer.finish()?
+            }
+        };
+        let ComputedMaps { reader, device, staging, .. } = computed;
+        Ok(ControlFlow::Continue(CachedMaps { reader, device, staging, stored, rows }))
     }
 
     /// Where the maps are.
@@ -84,7 +94,7 @@ fn fill(
     computed: &ComputedMaps<'_>,
     writer: &mut MapWriter,
     (wanted, rows): (&Wanted<'_>, &HashMap<Sight, usize>),
-    count: &mut Counter<'_>,
+    observer: &mut FillObserver<'_>,
 ) -> Result<ControlFlow<()>> {
     let batches = wanted.sights.chunks(wanted.batch_size.max(1)).map(<[Sight]>::to_vec).collect();
     computed.each(batches, &mut |batch| {
@@ -92,7 +102,7 @@ fn fill(
             let rows: Vec<usize> = batch.sights.iter().map(|sight| rows[sight]).collect();
             writer.write(&rows, maps)?;
         }
-        Ok(count(batch.sights.len() + batch.skipped.len()))
+        Ok(observer(batch))
     })
 }
 
@@ -117,9 +127,9 @@ impl CachedMaps<'_> {
         let (sights, missing): (Vec<Sight>, Vec<Sight>) =
             batch.into_iter().partition(|sight| self.rows.get(sight).is_some_and(|&row| self.stored.has(row)));
         // What could not be read when maps were computed is asked for once more, for the reason.
-        let skipped = self.computed.reader.read(&missing)?.skipped;
+        let skipped = self.reader.read(&missing)?.skipped;
         let rows: Vec<usize> = sights.iter().map(|sight| self.rows[sight]).collect();
-        let mut values = self.computed.staging.room(rows.len() * self.stored.shape().values());
+        let mut values = self.staging.room(rows.len() * self.stored.shape().values());
         self.stored.write_maps(&rows, values.values_mut()?);
         values.send()?;
         Ok(Stored { values, sights, skipped })
@@ -127,7 +137,7 @@ impl CachedMaps<'_> {
 
     fn arrived(&self, Stored { values, sights, skipped }: Stored) -> Result<MapBatch> {
         let (channels, height, width) = self.stored.shape().map;
-        let maps = || values.tensor((sights.len(), channels, height, width), self.computed.device);
+        let maps = || values.tensor((sights.len(), channels, height, width), self.device);
         let maps = (!sights.is_empty()).then(maps).transpose()?;
         Ok(MapBatch { maps, sights, skipped, notes: Vec::new() })
     }

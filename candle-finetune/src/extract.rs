@@ -131,7 +131,7 @@ pub fn extract(
         collected.add(batch)?;
         Ok(observer(images))
     })?;
-    collected.finish(trunk, views)
+    collected.finish(trunk, views.count())
 }
 
 /// Computes the features of `images` and hands them on batch by batch, in order, while the next are read.
@@ -166,8 +166,9 @@ pub fn batch_size(crop: usize, device: &Device) -> usize {
 /// Batches whose features are brought back from a GPU together: it need not be waited for after each.
 const BLOCK: usize = 16;
 
+/// Features of one batch after the other.
 #[derive(Default)]
-struct Collected {
+pub(crate) struct Collected {
     features: Vec<f32>, // (N, V, D)
     /// Those behind that are on the device still.
     waiting: Vec<Tensor>,
@@ -200,7 +201,7 @@ fn run_over(
 }
 
 impl Collected {
-    fn add(&mut self, batch: FeatureBatch) -> Result<()> {
+    pub(crate) fn add(&mut self, batch: FeatureBatch) -> Result<()> {
         self.waiting.extend(batch.features);
         if self.waiting.iter().any(|features| features.device().is_cpu()) || self.waiting.len() == BLOCK {
             self.bring_back()?;
@@ -219,12 +220,16 @@ impl Collected {
         Ok(())
     }
 
-    fn finish(mut self, trunk: &dyn FeatureExtractor, views: Views<'_>) -> Result<Extracted> {
+    /// All that `trunk` gave of so many `views` of each image.
+    ///
+    /// # Errors
+    /// [`Error::NoImages`] if none could be read.
+    pub(crate) fn finish(mut self, trunk: &dyn FeatureExtractor, views: usize) -> Result<Extracted> {
         self.bring_back()?;
         if self.kept.is_empty() {
             return Err(Error::NoImages { skipped: self.skipped });
         }
-        let shape = (self.kept.len(), views.count(), trunk.feature_width());
+        let shape = (self.kept.len(), views, trunk.feature_width());
         let features = Tensor::from_vec(self.features, shape, trunk.device())?;
         Ok(Extracted { features, kept: self.kept, skipped: self.skipped, notes: self.notes })
     }

@@ -8,10 +8,10 @@ use candle_resnet::Trunk;
 use candle_resnet::features::Boundary;
 use candle_resnet::preprocess::Note;
 
-use crate::error::Result;
-use crate::extract::batch_size;
+use crate::error::{Error, Result};
+use crate::extract::{Collected, ExtractObserver, Extracted, FeatureBatch, batch_size};
 use crate::halving::halved_where_memory_is_short;
-use crate::reading::{Pixels, Reader, Sight, Skipped};
+use crate::reading::{Pixels, Reader, Sight, Skipped, View};
 use crate::staging::Staging;
 
 /// Where maps come from.
@@ -40,11 +40,57 @@ pub(crate) struct MapBatch {
     pub(crate) notes: Vec<(String, Note)>,
 }
 
+/// Maps of images as they are, and the network that they go on through.
+#[derive(Clone, Copy)]
+pub(crate) struct Onward<'a> {
+    pub(crate) maps: &'a dyn Maps,
+    pub(crate) trunk: &'a Trunk,
+    pub(crate) boundary: Boundary,
+    /// Maps that go through it together.
+    pub(crate) batch_size: usize,
+}
+
+impl Onward<'_> {
+    /// Computes the features of the images at `indices`, which ascend. `observer` is told how many images each batch had and may stop the
+    /// run.
+    ///
+    /// # Errors
+    /// As [`extract`](crate::extract::extract).
+    pub(crate) fn extract(&self, indices: &[usize], observer: &mut ExtractObserver<'_>) -> Result<Extracted> {
+        let plain = |&image: &usize| Sight { image, view: View::Plain };
+        let batches = indices.chunks(self.batch_size).map(|images| images.iter().map(plain).collect()).collect();
+        let (mut collected, mut stopped) = (Collected::default(), false);
+        let flow = self.maps.each(batches, &mut |batch| {
+            // Whoever stops while the last batch is computed loses nothing.
+            if stopped {
+                return Ok(ControlFlow::Break(()));
+            }
+            let batch = self.features(batch, indices)?;
+            let images = batch.images();
+            collected.add(batch)?;
+            stopped = observer(images).is_break();
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if flow.is_break() {
+            return Err(Error::Interrupted);
+        }
+        collected.finish(self.trunk, 1)
+    }
+
+    fn features(&self, MapBatch { maps, sights, skipped, notes }: MapBatch, indices: &[usize]) -> Result<FeatureBatch> {
+        let onward =
+            |maps| halved_where_memory_is_short(&maps, &mut |maps| self.trunk.features_of_maps(maps, self.boundary));
+        let features = maps.map(onward).transpose()?;
+        let kept = sights.iter().filter_map(|sight| indices.binary_search(&sight.image).ok()).collect();
+        Ok(FeatureBatch { features, kept, skipped, notes })
+    }
+}
+
 /// Computes every map when it is asked for, while the images of the next batch are read.
 pub(crate) struct ComputedMaps<'a> {
     pub(crate) reader: Reader<'a>,
     /// The frozen network and where it is left; none where pixels are all that is asked for.
-    pub(crate) trunk: Option<(&'a Trunk, Boundary)>,
+    pub(crate) trunk: Option<(Trunk, Boundary)>,
     pub(crate) device: &'a Device,
     pub(crate) staging: Staging,
 }
@@ -82,9 +128,9 @@ impl ComputedMaps<'_> {
 
     /// What images become.
     pub(crate) fn of(&self, images: &Tensor) -> Result<Tensor> {
-        match self.trunk {
+        match &self.trunk {
             Some((trunk, boundary)) => {
-                Ok(halved_where_memory_is_short(images, &mut |images| trunk.map_at(images, boundary))?)
+                Ok(halved_where_memory_is_short(images, &mut |images| trunk.map_at(images, *boundary))?)
             }
             None => Ok(images.clone()),
         }

@@ -32,14 +32,37 @@ fn maps_are_kept_and_found_again_and_change_no_bit() {
     assert!(kept(&bench).is_empty());
     train(&bench, "kept", &[]).succeeded();
     let files = kept(&bench);
-    assert_eq!(files.len(), 2, "to train on and to validate with");
+    assert_eq!(files.len(), 1, "all photos, those that are held out among them");
     train(&bench, "found", &["--threads", "1"]).succeeded();
     let other = ["--train-from", "layer3", "--epochs", "3", "--batch-size", "5", "--lr", "0.01", "--out", "other"];
     bench.train("photos", &other).succeeded();
     assert_eq!(kept(&bench), files, "whatever maps do not depend on");
+    let features = |bundle: &str| bench.tensors(&format!("{bundle}/neighbours.safetensors"));
     for bundle in ["kept", "found"] {
         assert!(weights(&bench, bundle) == weights(&bench, "computed"), "{bundle}");
+        assert!(features(bundle) == features("computed"), "{bundle}");
     }
+}
+
+#[test]
+fn photos_to_validate_with_and_their_views_have_maps_of_their_own() {
+    let bench = Bench::with_photos();
+    for (class, colour) in [("red", RED), ("blue", GREEN)] {
+        bench.class(&format!("split/train/{class}"), colour, 4);
+        bench.class(&format!("split/val/{class}"), colour, 3);
+    }
+    let run = |photos: &str, out: &str, further: &[&str]| {
+        let options = ["--train-from", "layer3", "--epochs", "1", "--out", out];
+        bench.train(photos, &[&options[..], further].concat()).succeeded();
+        kept(&bench).len()
+    };
+    assert_eq!(run("split", "split-kept", &[]), 2);
+    run("split", "split-computed", &["--no-map-cache"]);
+    assert!(weights(&bench, "split-kept") == weights(&bench, "split-computed"));
+    let views = ["--augment", "flip,color", "--views", "2"];
+    assert_eq!(run("photos", "views-kept", &views), 4, "of views to train on, and of photos that are held out");
+    run("photos", "views-computed", &[&views[..], &["--no-map-cache"]].concat());
+    assert!(weights(&bench, "views-kept") == weights(&bench, "views-computed"));
 }
 
 #[test]
@@ -92,7 +115,7 @@ fn damaged_maps_are_computed_again() {
     }
     train(&bench, "again", &[]).succeeded().said(&["damaged", "computing them again"]);
     assert!(weights(&bench, "again") == weights(&bench, "kept"));
-    assert_eq!(kept(&bench).len(), 2);
+    assert_eq!(kept(&bench).len(), 1);
 }
 
 #[test]

@@ -100,9 +100,16 @@ fn a_tail_is_asked_about_what_it_was_held_out_of() {
     bench.train("photos", &further).succeeded();
     let held_out: Vec<String> =
         bench.rows("bundle/splits.csv").iter().filter(|row| row[2] == "held out").map(|row| row[0].clone()).collect();
-    let judged: Vec<String> =
-        bench.rows("bundle/report-files/predictions.csv").iter().map(|row| row[0].clone()).collect();
-    assert_eq!(judged, held_out);
+    let judged = bench.rows("bundle/report-files/predictions.csv");
+    assert!(judged.iter().map(|row| &row[0]).eq(&held_out));
+    // What the tail said while it trained is what the bundle says.
+    let photos: Vec<&str> = held_out.iter().map(String::as_str).collect();
+    bench.run(&[&["predict", "--model", "bundle", "--output", "rows.csv"], &photos[..]].concat()).succeeded();
+    for (judged, asked) in judged.iter().zip(bench.rows("rows.csv")) {
+        assert_eq!([&judged[0], &judged[2]], [&asked[0], &asked[1]]);
+        let [judged, asked] = [&judged[3], &asked[2]].map(|confidence| confidence.parse::<f64>().unwrap());
+        assert!((judged - asked).abs() < 1e-4, "{judged} and {asked}");
+    }
     let page = bench.read("bundle/report.html");
     assert!(page.contains("<td>layer3</td>") && page.contains("the training images that are most like it"));
 }

@@ -66,7 +66,7 @@ impl Unfreezing<'_> {
         let entry = first.entry(&model.architecture);
         let trunk = entry.is_some().then(|| self.frozen.trunk(None)).transpose()?;
         let start = self.draw_head()?;
-        let maps = self.maps(self.splits.train, trunk.as_ref().zip(entry));
+        let maps = self.maps(self.splits.train, trunk.zip(entry).as_ref());
         let source = Source { maps: &maps, images: self.splits.train, indices: start.fit() };
         let mut trainer = self.trainer(first, &start.head, &source)?;
         let (channels, crop) = (model.architecture.in_channels, model.preprocessing.crop);

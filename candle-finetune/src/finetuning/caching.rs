@@ -9,12 +9,12 @@ use candle_resnet::features::Boundary;
 use candle_resnet::part::Part;
 use candle_resnet::plan::{PlanOptions, Precision};
 
-use super::{Observer, Phase};
+use super::{Findings, Observer, Phase};
 use crate::cached_maps::{CachedMaps, Wanted};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::map_store::{MapShape, MapStore};
-use crate::maps::{ComputedMaps, Maps};
+use crate::maps::{ComputedMaps, MapBatch, Maps};
 use crate::reading::Sight;
 
 /// Changes when the same things would make other maps.
@@ -67,16 +67,17 @@ impl<'a> Origin<'a> {
         store: &MapStore,
         computed: impl Fn() -> ComputedMaps<'b>,
         sights: Vec<Sight>,
-        observer: &mut dyn Observer,
+        (findings, observer): (&mut Findings, &mut dyn Observer),
     ) -> Result<Box<dyn Maps + 'b>> {
         let (images, batch_size) = (sights.len(), computed().batch_size());
         observer.begin(Phase::Maps, images);
-        let mut count = |count| {
-            observer.images(count);
+        let mut told = |batch: MapBatch| {
+            observer.images(batch.sights.len() + batch.skipped.len());
+            findings.add(batch.skipped, batch.notes);
             if observer.stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let wanted = Wanted { store, key: self.key.clone(), shape: self.shape(images), sights, batch_size };
-        let kept = CachedMaps::prepare(computed(), wanted, &mut count);
+        let kept = CachedMaps::prepare(computed(), wanted, &mut told);
         observer.end(Phase::Maps);
         match kept {
             Ok(ControlFlow::Continue(maps)) => {

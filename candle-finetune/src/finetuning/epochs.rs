@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::course::Course;
 use super::resuming::{Journal, Moment};
 use super::start::Start;
-use super::{Findings, Observer, Phase, Validation, check_classes};
+use super::{Findings, Judged, Observer, Phase, Validation, check_classes};
 use crate::calibration::{Calibration, LabelledLogits};
 use crate::error::{Error, Result};
 use crate::halving::halved_where_memory_is_short;
@@ -74,10 +74,20 @@ impl Progress {
 pub(super) struct Best {
     pub(super) val: Validation,
     /// How sure they may be.
-    pub(super) calibration: Option<Calibration>,
+    calibration: Option<Calibration>,
+    /// What they said; a run that was stopped does not remember.
+    #[serde(skip)]
+    judged: Option<Judged>,
     /// Copies, under torchvision's names.
     #[serde(skip)]
     pub(super) tensors: BTreeMap<String, Tensor>,
+}
+
+impl Best {
+    /// Weights of which nothing but the measures is known.
+    pub(super) fn unasked(val: Validation, tensors: BTreeMap<String, Tensor>) -> Best {
+        Best { val, calibration: None, judged: None, tensors }
+    }
 }
 
 /// A part of an epoch.
@@ -102,6 +112,8 @@ pub(super) struct Ended {
     pub(super) val: Option<Validation>,
     /// How sure they may be.
     pub(super) calibration: Option<Calibration>,
+    /// What they said of the validation images, where it is known.
+    pub(super) judged: Option<Judged>,
     pub(super) interrupted: bool,
 }
 
@@ -152,12 +164,15 @@ impl Run<'_> {
 
     fn finish(self, interrupted: bool) -> Result<Ended> {
         let Progress { history, best, .. } = self.progress;
-        let (val, calibration, tensors) = match best.or(self.fallback.filter(|_| history.is_empty())) {
-            Some(Best { val, calibration, tensors }) => (Some(val), calibration, tensors),
-            None if history.is_empty() => return Err(Error::Interrupted),
-            None => (None, None, self.trainer.snapshot()?.tensors().clone()),
-        };
-        Ok(Ended { history, tensors, val, calibration, interrupted })
+        let unlearned = history.is_empty();
+        let ended = |tensors| Ended { history, tensors, val: None, calibration: None, judged: None, interrupted };
+        match best.or(self.fallback.filter(|_| unlearned)) {
+            Some(Best { val, calibration, judged, tensors }) => {
+                Ok(Ended { val: Some(val), calibration, judged, ..ended(tensors) })
+            }
+            None if unlearned => Err(Error::Interrupted),
+            None => Ok(ended(self.trainer.snapshot()?.tensors().clone())),
+        }
     }
 
     fn images_of_an_epoch(&self) -> usize {
@@ -265,8 +280,9 @@ impl Run<'_> {
         };
         let val = Validation::new(epoch, measured.tally.metrics());
         if self.progress.best.as_ref().is_none_or(|best| better((val.top1, val.loss), (best.val.top1, best.val.loss))) {
-            let calibration = Some(Calibration::fit(&measured.logits));
-            self.progress.best = Some(Best { val, calibration, tensors: tail.tensors().clone() });
+            let calibration = Some(Calibration::fit(&measured.judged.logits));
+            let (judged, tensors) = (Some(measured.judged), tail.tensors().clone());
+            self.progress.best = Some(Best { val, calibration, judged, tensors });
         }
         Ok(Some(val))
     }
@@ -293,7 +309,7 @@ pub(super) fn add(
 #[derive(Default)]
 struct Measured {
     tally: Tally,
-    logits: LabelledLogits,
+    judged: Judged,
 }
 
 /// Asks `tail`, which `trainer` trains, about the images of `source` as they are; nothing if the observer stops.
@@ -312,7 +328,8 @@ fn measured(
             let labels = source.labels(&sights);
             let logits = halved_where_memory_is_short(&maps, &mut |maps| trainer.logits(tail, maps))?;
             measured.tally.add(&logits, &labels)?;
-            measured.logits.append(LabelledLogits::new(&logits, &labels)?);
+            measured.judged.images.extend(sights.iter().map(|sight| sight.image));
+            measured.judged.logits.append(LabelledLogits::new(&logits, &labels)?);
         }
         observer.images(sights.len() + skipped.len());
         findings.add(skipped, notes);

@@ -10,6 +10,7 @@ use candle_resnet::part::Part;
 use serde::Serialize;
 
 use super::course::Course;
+use crate::augment::ViewCount;
 use crate::error::Result;
 use crate::halving::halved_where_memory_is_short;
 use crate::maps::ComputedMaps;
@@ -25,6 +26,8 @@ pub struct Estimate {
     pub before: f64,
     /// Seconds of an epoch, validation included.
     pub epoch: f64,
+    /// Seconds after the last.
+    pub after: f64,
     /// Epochs, unless patience ends them.
     pub epochs: usize,
     /// Bytes at the peak.
@@ -122,13 +125,29 @@ impl Trial {
     }
 
     /// What a whole run takes: `course`'s epochs, each with `val` images to measure, after features of all of them where a
-    /// head is trained first.
-    pub(super) fn estimate(&self, course: &Course, val: usize, memory: u64) -> Estimate {
+    /// head is trained first; at the end features of all images to train on. Maps of images and views that come again are computed once
+    /// where it `keeps` them.
+    pub(super) fn estimate(&self, course: &Course, val: usize, keeps: bool, memory: u64) -> Estimate {
         let Trial { map, step, forward, features, .. } = self;
         let (images, val) = (course.images_seen() as f64, val as f64);
-        let before = if course.settings.head_first { (images + val) * self.with_reading(*features) } else { 0.0 };
-        let epoch = images * self.with_reading(map + step) + val * self.with_reading(map + forward);
-        Estimate { before, epoch, epochs: course.settings.epochs, memory }
+        let heads = if course.settings.head_first { (images + val) * self.with_reading(*features) } else { 0.0 };
+        let maps = match course.views {
+            _ if !keeps => 0.0,
+            None => images + val,
+            Some(ViewCount::Kept(views)) => images * views as f64 + val,
+            Some(ViewCount::Fresh) => val,
+        };
+        let maps = maps * self.with_reading(*map);
+        let unless = |kept: bool, behind: f64| if kept { behind } else { self.with_reading(map + behind) };
+        let (plain, fresh) = (keeps && course.views.is_none(), course.views == Some(ViewCount::Fresh));
+        Estimate {
+            // Features are made of maps of the same images.
+            before: if plain { heads.max(maps) } else { heads + maps },
+            epoch: images * unless(keeps && !fresh, *step) + val * unless(keeps, *forward),
+            after: images * unless(plain, *forward),
+            epochs: course.settings.epochs,
+            memory,
+        }
     }
 
     /// An image that is read, and takes so long to compute.
@@ -189,6 +208,24 @@ pub(super) fn memory(
 mod tests {
     use super::*;
     use crate::train::tail::TrainFrom;
+
+    #[test]
+    fn what_is_kept_is_computed_once() {
+        let trial = Trial { read: 1.0, map: 10.0, step: 100.0, forward: 30.0, features: 40.0, apart: false };
+        let estimate = |views, keeps| {
+            let settings = TailSettings { batch_size: 4, epochs: 5, ..TailSettings::pretrained(TrainFrom::Stage(3)) };
+            let course = Course { settings, seed: 0, views, labels: vec![0; 8] };
+            let Estimate { before, epoch, after, .. } = trial.estimate(&course, 2, keeps, 0);
+            [before, epoch, after]
+        };
+        let kept = Some(ViewCount::Kept(3));
+        assert_eq!(estimate(None, false), [10.0 * 41.0, 8.0 * 111.0 + 2.0 * 41.0, 8.0 * 41.0]);
+        assert_eq!(estimate(None, true), [10.0 * 41.0, 8.0 * 100.0 + 2.0 * 30.0, 8.0 * 30.0]);
+        assert_eq!(estimate(kept, true), [10.0 * 41.0 + 26.0 * 11.0, 8.0 * 100.0 + 2.0 * 30.0, 8.0 * 41.0]);
+        let fresh = Some(ViewCount::Fresh);
+        assert_eq!(estimate(fresh, true), [10.0 * 41.0 + 2.0 * 11.0, 8.0 * 111.0 + 2.0 * 30.0, 8.0 * 41.0]);
+        assert_eq!(estimate(fresh, false), estimate(None, false));
+    }
 
     /// What `/usr/bin/time` said of runs with frozen batch norms, from a head that was drawn.
     #[test]

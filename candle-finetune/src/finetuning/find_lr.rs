@@ -61,21 +61,30 @@ impl Unfreezing<'_> {
         let entry = first.entry(architecture);
         let needs_trunk = self.tail.head_first || entry.is_some();
         let trunk = needs_trunk.then(|| self.frozen.trunk(None)).transpose()?;
+        let below = trunk.clone().zip(entry);
         let mut findings = Findings::default();
-        let start = self.start(self.draw_head()?, trunk.as_ref(), &mut findings, observer)?;
+        // A head asks for the maps of all images.
+        let kept = below.as_ref().filter(|_| self.tail.head_first);
+        let plain = self.plain_maps(first, kept, (&mut findings, observer))?;
+        let features = trunk.filter(|_| self.tail.head_first);
+        let start = self.start(self.draw_head()?, features, plain.as_ref(), (&mut findings, observer))?;
         if start.fitted.as_ref().is_some_and(|fitted| fitted.interrupted) {
             return Err(Error::Interrupted);
         }
-        // Where pixels are all that is asked for, the frozen form is not needed any more.
-        let trunk = trunk.filter(|_| entry.is_some());
         let fit = start.fit();
         let course = self.course(&fit);
-        // Maps are worth keeping if all of them are asked for.
-        let origin = if sweep.left() >= course.steps() { self.origin(first, entry)? } else { None };
-        let keep = origin.as_ref().map(|(store, origin)| (*store, origin));
-        let split = (self.splits.train, trunk.as_ref().zip(entry));
-        let maps = self.kept_maps(split, keep, course.all_sights(&fit), observer)?;
-        let train = Source { maps: &*maps, images: self.splits.train, indices: fit };
+        // So does a long test.
+        let place = if sweep.left() >= course.steps() { self.place(first, below.as_ref())? } else { None };
+        let viewed;
+        let maps = match &plain {
+            Some(plain) => plain.sources.train(),
+            None => {
+                let (split, sights) = ((self.splits.train, below.as_ref()), course.all_sights(&fit));
+                viewed = self.source(split, place.as_ref(), sights, (&mut findings, &mut *observer))?;
+                &*viewed
+            }
+        };
+        let train = Source { maps, images: self.splits.train, indices: fit };
         let trainer = self.trainer(first, &start.head, &train)?;
         Test { course, trainer, train, sweep, findings, classes: self.splits.classes.len() }.run(observer)
     }

@@ -16,6 +16,7 @@ use crate::dataset;
 use crate::error::{Error, Result};
 use crate::extract::{ExtractObserver, Extracted, Views, extract};
 use crate::images::{LabelledImages, Splits};
+use crate::maps::Onward;
 use crate::neighbours::{Chosen, Index, Known};
 use crate::reading::Unreadable;
 use crate::train::range_test::RangeTest;
@@ -160,13 +161,32 @@ impl Reader<'_> {
         Ok(self.keep(extracted?, images))
     }
 
-    /// The training images by their features, or as many as an index holds; nothing where somebody stops or none can be read any more:
-    /// that costs no training that is over.
-    pub(super) fn index(&mut self, splits: &Splits<'_>, observer: &mut dyn Observer) -> Result<Option<Index>> {
+    /// Features of all `images` as they are, whose maps go `onward`.
+    pub(super) fn features_of_maps(
+        &mut self,
+        phase: Phase,
+        images: &dyn LabelledImages,
+        onward: Onward<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Part> {
+        let all: Vec<usize> = (0..images.len()).collect();
+        let extracted = counted((phase, all.len()), observer, |count| onward.extract(&all, count));
+        Ok(self.keep(extracted?, images))
+    }
+
+    /// The training images by their features, or as many as an index holds, of their maps where these are kept; nothing where somebody
+    /// stops or none can be read any more: that costs no training that is over.
+    pub(super) fn index(
+        &mut self,
+        splits: &Splits<'_>,
+        onward: Option<Onward<'_>>,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Index>> {
         let chosen = Chosen::of(splits.train, self.trunk.feature_width());
-        let eye = (self.trunk, self.preprocessing);
-        let indexed = counted((Phase::Index, chosen.len()), observer, |count| {
-            Index::extract(eye, &chosen, splits.classes.clone(), Unreadable::Skipped, count)
+        let (eye, classes) = ((self.trunk, self.preprocessing), splits.classes.clone());
+        let indexed = counted((Phase::Index, chosen.len()), observer, |count| match onward {
+            Some(onward) => Index::of_extracted(onward.extract(chosen.indices(), count)?, &chosen, classes),
+            None => Index::extract(eye, &chosen, classes, Unreadable::Skipped, count),
         });
         match indexed {
             Ok((index, findings)) => {

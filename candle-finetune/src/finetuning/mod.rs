@@ -15,6 +15,7 @@ mod head;
 mod identity;
 mod plan;
 mod resuming;
+mod sources;
 mod start;
 mod tail;
 
@@ -171,8 +172,8 @@ pub struct FineTuned {
     pub trained: TrainedWeights,
     /// What the final weights reach on the test images.
     pub test: Option<Metrics>,
-    /// What a head that was trained on features, but not on these images, said of validation images. Of a tail nothing is kept: its
-    /// held-out images stay held out, so that whoever asks the delivered weights hears the same.
+    /// What was said of validation images, or of those that were held out: by a head before it was trained on them too, or by the tail that
+    /// is delivered. Of a run that went on after it was stopped it may be missing.
     pub judged: Option<Judged>,
     /// Where each training image went.
     pub assignments: Vec<Assignment>,
@@ -212,7 +213,7 @@ impl FineTunedModel {
 }
 
 /// What was said of images that were not learned from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Judged {
     /// Index of each image in the validation split, or in the training split where there is none.
     pub images: Vec<usize>,

@@ -9,36 +9,33 @@ use candle_core::{Device, Tensor};
 use candle_resnet::backprop::BackwardOptions;
 use candle_resnet::drop_path::StochasticDepth;
 use candle_resnet::dropout::Dropout;
-use candle_resnet::features::Boundary;
 use candle_resnet::part::Part;
 use candle_resnet::plan::{PlanOptions, Precision};
 use candle_resnet::preprocess::check_photo_channels;
 use candle_resnet::training::TrainingMode;
 use candle_resnet::{FeatureExtractor, Model, Trunk, weights};
 
-use super::caching::Origin;
 use super::course::Course;
 use super::epochs::{Best, Ended, Progress, Run, Source};
 use super::estimate::{Trial, memory, trial_images};
 use super::head::{self, Parts};
 use super::identity;
 use super::resuming::{Journal, Left};
+use super::sources::{Below, PlainMaps};
 use super::start::{Fitted, Start};
 use super::{
     Derived, Findings, FineTuned, FineTunedModel, Observer, Phase, Rates, Settings, Stage, TrainedWeights, Validation,
     assignments, check_classes, fine_tune,
 };
-use crate::augment::Augmentation;
 use crate::checkpoints::Checkpoints;
 use crate::dataset;
 use crate::error::{Error, Result};
 use crate::extract::Views;
 use crate::images::{LabelledImages, Splits};
 use crate::map_store::MapStore;
-use crate::maps::{ComputedMaps, Maps};
+use crate::maps::Onward;
 use crate::neighbours::Index;
-use crate::reading::{Augmenter, Reader, Sight, Skipped, Unreadable, View};
-use crate::staging::Staging;
+use crate::reading::{Sight, Skipped};
 use crate::train::tail::{Tail, TailSettings, TailTrainer};
 use crate::train::{self, Head, Metrics};
 
@@ -159,27 +156,34 @@ impl Unfreezing<'_> {
         let journal = self.checkpoints.map(|checkpoints| self.journal(checkpoints)).transpose()?;
         let left = journal.as_ref().map(|journal| journal.left(self.frozen.device)).transpose()?.flatten();
         let resumed = left.is_some();
-        let head_first = self.tail.head_first && !resumed;
-        let needs_trunk = head_first || first.entry(architecture).is_some();
+        let (head_first, entry) = (self.tail.head_first && !resumed, first.entry(architecture));
+        let needs_trunk = head_first || entry.is_some();
         let trunk = needs_trunk.then(|| self.frozen.trunk(None)).transpose()?;
-        let (start, left) = match left {
+        let below = trunk.clone().zip(entry);
+        let (drawn, left) = match left {
             Some(left) => self.go_on(left, &mut findings, observer),
-            None => (self.begin(first, trunk.as_ref(), &mut findings, observer)?, None),
+            None => (self.draw_and_estimate((first, below.as_ref()), trunk.as_ref(), observer)?, None),
         };
+        let plain = self.plain_maps(first, below.as_ref(), (&mut findings, observer))?;
+        let features = trunk.filter(|_| head_first); // not needed any more where pixels are all that is asked for
+        let start = self.start(drawn, features, plain.as_ref(), (&mut findings, observer))?;
         let ended = match &start.fitted {
             Some(fitted) if fitted.interrupted => Ended::with_head(&start.head, fitted.val)?,
             // Stopped before there was an epoch: what there is, is the head. What a run had that goes on is in its checkpoints.
-            fitted => match (self.train(first, &start, (journal, left), trunk, (&mut findings, observer)), fitted) {
-                (Err(Error::Interrupted), Some(fitted)) if !resumed => Ended::with_head(&start.head, fitted.val)?,
-                (ended, _) => ended?,
-            },
+            fitted => {
+                let from = (first, below, plain.as_ref());
+                match (self.train(from, &start, (journal, left), (&mut findings, observer)), fitted) {
+                    (Err(Error::Interrupted), Some(fitted)) if !resumed => Ended::with_head(&start.head, fitted.val)?,
+                    (ended, _) => ended?,
+                }
+            }
         };
-        let Delivered { trunk, test, neighbours } = self.delivered(&ended, &mut findings, observer)?;
+        let Delivered { trunk, test, neighbours } = self.delivered(&ended, plain, (&mut findings, observer))?;
         let tuned = FineTuned {
             classes: self.splits.classes.clone(),
             assignments: assignments(self.splits.train, &start.kept, &start.held_out),
             test,
-            judged: None,
+            judged: ended.judged.clone(),
             findings,
             neighbours,
             trained: self.trained(start.fitted, ended),
@@ -192,30 +196,29 @@ impl Unfreezing<'_> {
         Ok(Journal::new(checkpoints, identity::of(model, options.precision, self.splits, self.settings)?))
     }
 
-    /// A head to start from, after an estimate of what is to come.
-    fn begin(
+    /// A head as it is drawn, after an estimate of what is to come.
+    fn draw_and_estimate(
         &self,
-        first: Part,
+        (first, below): (Part, Option<&Below>),
         trunk: Option<&Trunk>,
-        findings: &mut Findings,
         observer: &mut dyn Observer,
     ) -> Result<Start> {
         let drawn = self.draw_head()?;
-        self.estimate(first, &drawn, trunk, observer)?;
-        self.start(drawn, trunk, findings, observer)
+        self.estimate((first, below), &drawn, trunk, observer)?;
+        Ok(drawn)
     }
 
-    /// A head that is fitted on features of `trunk`, or the one that was `drawn`, as the settings say.
+    /// A head that is fitted on features of `trunk` where there is one, or else the one that was `drawn`.
     pub(super) fn start(
         &self,
         drawn: Start,
-        trunk: Option<&Trunk>,
-        findings: &mut Findings,
-        observer: &mut dyn Observer,
+        trunk: Option<Trunk>,
+        plain: Option<&PlainMaps<'_>>,
+        (findings, observer): (&mut Findings, &mut dyn Observer),
     ) -> Result<Start> {
         match trunk {
-            Some(trunk) if self.tail.head_first => self.fit_head(trunk, findings, observer),
-            _ => Ok(drawn),
+            Some(trunk) => self.fit_head(&trunk, plain, (findings, observer)),
+            None => Ok(drawn),
         }
     }
 
@@ -239,9 +242,15 @@ impl Unfreezing<'_> {
     }
 
     /// Tells the observer what is to come, from a trial on the first images.
-    fn estimate(&self, first: Part, start: &Start, trunk: Option<&Trunk>, observer: &mut dyn Observer) -> Result<()> {
+    fn estimate(
+        &self,
+        (first, below): (Part, Option<&Below>),
+        start: &Start,
+        trunk: Option<&Trunk>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let Model { architecture, preprocessing, .. } = self.frozen.model;
-        let maps = self.maps(self.splits.train, trunk.zip(first.entry(architecture)));
+        let maps = self.maps(self.splits.train, below);
         let source = Source { maps: &maps, images: self.splits.train, indices: start.fit() };
         let images = trial_images(preprocessing.crop, self.tail.batch_size, self.frozen.device);
         let course = self.course(&source.indices);
@@ -252,7 +261,8 @@ impl Unfreezing<'_> {
         if let Some(trial) = Trial::run(&maps, &sights, trainer, features)? {
             let val = self.splits.val.map_or(start.held_out.len(), LabelledImages::len);
             let memory = memory(architecture, self.splits.classes.len(), preprocessing.crop, (&self.tail, kernels))?;
-            observer.estimate(&trial.estimate(&course, val, memory));
+            let keeps = self.store.is_some() && below.is_some();
+            observer.estimate(&trial.estimate(&course, val, keeps, memory));
         }
         Ok(())
     }
@@ -267,11 +277,22 @@ impl Unfreezing<'_> {
     }
 
     /// A head on features of the frozen network.
-    fn fit_head(&self, trunk: &Trunk, findings: &mut Findings, observer: &mut dyn Observer) -> Result<Start> {
+    fn fit_head(
+        &self,
+        trunk: &Trunk,
+        plain: Option<&PlainMaps<'_>>,
+        (findings, observer): (&mut Findings, &mut dyn Observer),
+    ) -> Result<Start> {
         let mut reader = self.feature_reader(trunk);
-        let train = reader.features(Phase::TrainFeatures, self.splits.train, Views::Plain, observer)?;
+        let mut features = |phase, images, onward: Option<Onward<'_>>| match onward {
+            Some(onward) => reader.features_of_maps(phase, images, onward, observer),
+            None => reader.features(phase, images, Views::Plain, observer),
+        };
+        let train = self.splits.train;
+        let train = features(Phase::TrainFeatures, train, plain.map(|plain| plain.train_through(trunk)))?;
         check_classes(self.splits.train, &train.kept, &self.splits.classes)?;
-        let val = self.splits.val.map(|images| reader.features(Phase::ValFeatures, images, Views::Plain, observer));
+        let val = self.splits.val;
+        let val = val.map(|images| features(Phase::ValFeatures, images, plain.map(|plain| plain.val_through(trunk))));
         let parts = Parts::divide(&train, val.transpose()?.as_ref(), self.splits.classes.len(), self.settings)?;
         let trained = parts.fit(Phase::Head, &self.settings.head, observer)?;
         let val = head::validation(&trained.history, trained.best_epoch, parts.val_images());
@@ -308,16 +329,11 @@ impl Unfreezing<'_> {
     /// Trains the tail from `start` on, or from where a run that was stopped had come.
     fn train(
         &self,
-        first: Part,
+        (first, below, plain): (Part, Option<Below>, Option<&PlainMaps<'_>>),
         start: &Start,
         (journal, left): (Option<Journal<'_>>, Option<(Progress, TrainerState)>),
-        trunk: Option<Trunk>,
         (findings, observer): (&mut Findings, &mut dyn Observer),
     ) -> Result<Ended> {
-        // Where pixels are all that is asked for, the frozen form is not needed any more.
-        let entry = first.entry(&self.frozen.model.architecture);
-        let trunk = trunk.filter(|_| entry.is_some());
-        let frozen = trunk.as_ref().zip(entry);
         let fit = start.fit();
         let course = self.course(&fit);
         let held_out = match self.splits.val {
@@ -328,66 +344,25 @@ impl Unfreezing<'_> {
         if held_out.is_none() && self.tail.patience.is_some() {
             return Err(Error::PatienceWithoutValidation);
         }
-        let plain = |&image: &usize| Sight { image, view: View::Plain };
-        let origin = self.origin(first, entry)?;
-        let keep = origin.as_ref().map(|(store, origin)| (*store, origin));
-        let maps = self.kept_maps((self.splits.train, frozen), keep, course.all_sights(&fit), observer)?;
-        let val_maps = held_out.as_ref().map(|(images, indices): &(_, Vec<usize>)| {
-            self.kept_maps((*images, frozen), keep, Some(indices.iter().map(plain).collect()), observer)
-        });
-        let val_maps = val_maps.transpose()?;
-        let train = Source { maps: &*maps, images: self.splits.train, indices: fit };
-        let val = held_out.zip(val_maps.as_deref()).map(|((images, indices), maps)| Source { maps, images, indices });
+        let viewed;
+        let sources = match plain {
+            Some(plain) => &plain.sources,
+            None => {
+                viewed = self.sources((first, below.as_ref()), start, &course, (&mut *findings, &mut *observer))?;
+                &viewed
+            }
+        };
+        let train = Source { maps: sources.train(), images: self.splits.train, indices: fit };
+        let val = held_out.map(|(images, indices)| Source { maps: sources.val(), images, indices });
         let mut trainer = self.trainer(first, &start.head, &train)?;
         self.tell_of_precision(&trainer);
         let val_of_head = start.fitted.as_ref().and_then(|fitted| fitted.val);
-        let head =
-            |val| Ok::<_, Error>(Best { val, calibration: None, tensors: trainer.snapshot()?.tensors().clone() });
+        let head = |val| Ok::<_, Error>(Best::unasked(val, trainer.snapshot()?.tensors().clone()));
         let fallback = val_of_head.map(head).transpose()?;
         let (progress, state) = left.unzip();
         state.map_or(Ok(()), |state| trainer.load_state(&state))?;
         let (progress, classes) = (progress.unwrap_or_default(), self.splits.classes.as_slice());
         Run { course, trainer, train, val, fallback, progress, start, journal, findings, classes }.run(observer)
-    }
-
-    /// Where maps at the `entry` of what trains are kept, and what they depend on.
-    pub(super) fn origin(&self, first: Part, entry: Option<Boundary>) -> Result<Option<(&MapStore, Origin<'_>)>> {
-        let Frozen { model, device, options } = self.frozen;
-        let Some((store, boundary)) = self.store.zip(entry) else { return Ok(None) };
-        Ok(Some((store, Origin::new(model, (device, options), (first, boundary))?)))
-    }
-
-    /// Maps of `images`, kept on disk where there is a place for them and it is known which `sights` will be asked for.
-    pub(super) fn kept_maps<'b>(
-        &'b self,
-        (images, left): (&'b dyn LabelledImages, Option<(&'b Trunk, Boundary)>),
-        keep: Option<(&MapStore, &Origin<'_>)>,
-        sights: Option<Vec<Sight>>,
-        observer: &mut dyn Observer,
-    ) -> Result<Box<dyn Maps + 'b>> {
-        let computed = move || self.maps(images, left);
-        match (keep, sights) {
-            (Some((store, origin)), Some(sights)) => origin.keep(store, computed, sights, observer),
-            _ => Ok(Box::new(computed())),
-        }
-    }
-
-    pub(super) fn maps<'b>(
-        &'b self,
-        images: &'b dyn LabelledImages,
-        left: Option<(&'b Trunk, Boundary)>,
-    ) -> ComputedMaps<'b> {
-        let augmenter =
-            |augmentation: &'b Augmentation| Augmenter { policy: &augmentation.policy, seed: self.settings.head.seed };
-        let reader = Reader {
-            images,
-            preprocessing: &self.frozen.model.preprocessing,
-            channels: self.frozen.model.architecture.in_channels,
-            augmentation: self.settings.augmentation.as_ref().map(augmenter),
-            unreadable: Unreadable::strictly(self.settings.strict),
-        };
-        let device = self.frozen.device;
-        ComputedMaps { reader, trunk: left, device, staging: Staging::towards(device) }
     }
 
     pub(super) fn trainer(&self, first: Part, head: &Head, train: &Source<'_>) -> Result<TailTrainer> {
@@ -427,8 +402,8 @@ impl Unfreezing<'_> {
     fn delivered(
         &self,
         Ended { tensors, interrupted, .. }: &Ended,
-        findings: &mut Findings,
-        observer: &mut dyn Observer,
+        plain: Option<PlainMaps<'_>>,
+        (findings, observer): (&mut Findings, &mut dyn Observer),
     ) -> Result<Delivered> {
         if *interrupted && self.splits.test.is_none() {
             return Ok(Delivered::default());
@@ -437,7 +412,8 @@ impl Unfreezing<'_> {
         let head = Head::from_tensors(&tensors["fc.weight"], &tensors["fc.bias"])?;
         let mut reader = self.feature_reader(&trunk);
         let test = reader.test(&head, self.splits, observer)?;
-        let neighbours = if *interrupted { None } else { reader.index(self.splits, observer)? };
+        let onward = plain.as_ref().map(|plain| plain.train_through(&trunk));
+        let neighbours = if *interrupted { None } else { reader.index(self.splits, onward, observer)? };
         findings.append(reader.findings);
         Ok(Delivered { trunk: Some(trunk), test, neighbours })
     }
@@ -468,6 +444,6 @@ impl Ended {
     /// A training that was stopped before anything but `head` was trained.
     fn with_head(head: &Head, val: Option<Validation>) -> Result<Ended> {
         let tensors = weights::tensors(head.var_map())?;
-        Ok(Ended { tensors, val, calibration: None, history: Vec::new(), interrupted: true })
+        Ok(Ended { tensors, val, calibration: None, judged: None, history: Vec::new(), interrupted: true })
     }
 }

@@ -28,7 +28,7 @@ use candle_resnet::preprocess::Preprocessing;
 use candle_resnet::{FeatureExtractor, Model, weights};
 
 use crate::error::Result;
-use crate::extract::{ExtractObserver, Unreadable, Views, extract};
+use crate::extract::{ExtractObserver, Extracted, Unreadable, Views, extract};
 use crate::finetuning::Findings;
 use crate::images::LabelledImages;
 use crate::key::Key;
@@ -122,6 +122,18 @@ impl Index {
         observer: &mut ExtractObserver<'_>,
     ) -> Result<(Index, Findings)> {
         let extracted = extract(trunk, preprocessing, chosen, Views::Plain, unreadable, observer)?;
+        Index::of_extracted(extracted, chosen, classes)
+    }
+
+    /// The same from features of the `chosen` images.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub(crate) fn of_extracted(
+        extracted: Extracted,
+        chosen: &Chosen<'_>,
+        classes: Vec<String>,
+    ) -> Result<(Index, Findings)> {
         let known = extracted.kept.iter().map(|&index| Known::of(chosen, index)).collect();
         // (N, 1, D) → (N, D)
         let index = Index::new(&extracted.features.squeeze(1)?, known, classes)?;

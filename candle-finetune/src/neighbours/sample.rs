@@ -52,6 +52,11 @@ impl<'a> Chosen<'a> {
         Chosen { images, indices: balanced(&labels, limit) }
     }
 
+    /// Index of each in the data set, ascending.
+    pub(crate) fn indices(&self) -> &[usize] {
+        &self.indices
+    }
+
     /// Images that they were chosen from.
     pub fn total(&self) -> usize {
         self.images.len()

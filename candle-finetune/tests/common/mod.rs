@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_resnet::architecture::Architecture;
 use candle_resnet::config::ModelConfig;
 use candle_resnet::initialise::fresh_weights;
@@ -159,7 +159,16 @@ impl Bench {
     /// Tensors of a weights file, as bits.
     pub fn tensors(&self, name: &str) -> std::collections::BTreeMap<String, Vec<u32>> {
         let bits = |tensor: &Tensor| -> Vec<u32> {
-            tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+            tensor
+                .flatten_all()
+                .unwrap()
+                .to_dtype(DType::F32)
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
+                .into_iter()
+                .map(f32::to_bits)
+                .collect()
         };
         let tensors = checkpoint::read(&self.path(name)).unwrap();
         tensors.iter().map(|(name, tensor)| (name.clone(), bits(tensor))).collect()

@@ -49,7 +49,7 @@ impl Run<'_> {
     pub fn report(&self, delivered: &FineTunedModel, bundle: &Path, interrupt: Interrupt) -> anyhow::Result<()> {
         let tuned = &delivered.tuned;
         let classifier = delivered.classifier(self.model)?;
-        let judged = match (self.judged_by_head(tuned), &classifier) {
+        let judged = match (self.judged_in_training(tuned), &classifier) {
             (None, Some(classifier)) => self.judged_anew(tuned, classifier, interrupt)?,
             (judged, _) => judged,
         };
@@ -85,8 +85,8 @@ impl Run<'_> {
         Ok(report.write(&bundle.join(PAGE))?)
     }
 
-    /// What a head said of images that it had not learned from.
-    fn judged_by_head(&self, tuned: &FineTuned) -> Option<Judged> {
+    /// What was said of images that were not learned from while weights were chosen.
+    fn judged_in_training(&self, tuned: &FineTuned) -> Option<Judged> {
         let judged = tuned.judged.as_ref()?;
         let (split, what) = match self.dataset.split(SplitName::Val) {
             [] => (SplitName::Train, "held out of the training images"),
