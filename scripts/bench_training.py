@@ -2,7 +2,7 @@
 
     python scripts/bench_training.py [--cases resnet18:8:224,resnet20_cifar:128:32] [--threads 2] [--rounds 5] [--also OLD_BUILD]
 
-Needs torch and torchvision, and the program built in target/release. A case is network:batch:side. Every round runs each program
+Needs torch and torchvision, for networks that torchvision has not timm, and the program built in target/release. A case is network:batch:side. Every round runs each program
 once as a process of its own; a figure is the median over the rounds of a run's median step, in ms per image, f32, and memory is the
 largest resident size of any of these processes. PyTorch trains in channels_last with its fused SGD. Machines are shared: compare the ratios.
 """
@@ -28,7 +28,14 @@ def peer(name, batch, side, threads, steps):
     from golden_cifar import CifarResNet
 
     torch.set_num_threads(threads)
-    network = CifarResNet(3) if name == "resnet20_cifar" else torchvision.models.get_model(name)
+    if name == "resnet20_cifar":
+        network = CifarResNet(3)
+    elif name in torchvision.models.list_models():
+        network = torchvision.models.get_model(name)
+    else:
+        import timm
+
+        network = timm.create_model(name)
     network = network.to(memory_format=torch.channels_last).train()
     images = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
     labels = torch.zeros(batch, dtype=torch.long)

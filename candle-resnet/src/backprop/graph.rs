@@ -1,6 +1,8 @@
 //! A blueprint → what is computed one after another, from the part that is entered to the last map.
 
+use super::attention::ChannelAttention;
 use super::convolution::Convolution;
+use super::group_norm::GroupNorm;
 use super::norm::BatchNorm;
 use crate::architecture::{GlobalPool, Norm};
 use crate::blueprint::{Block, Blueprint, ConvNorm, Pool, Shortcut};
@@ -26,7 +28,7 @@ pub(super) enum Images {
 pub(super) struct Node {
     pub(super) operation: Operation,
     pub(super) from: Value,
-    /// Added before the ReLU of a norm.
+    /// Added before the ReLU of a norm or an attention.
     pub(super) residual: Option<Value>,
     pub(super) to: Value,
 }
@@ -35,6 +37,8 @@ pub(super) struct Node {
 pub(super) enum Operation {
     Convolve(Convolution),
     Normalise(BatchNorm),
+    NormaliseGroups(GroupNorm),
+    Attend(ChannelAttention),
     Pool(Pool),
     ShiftChannels { channels: usize, stride: usize, padding: usize },
 }
@@ -68,7 +72,7 @@ impl Graph {
         let mut graph = Graph { unfolding, nodes: Vec::new(), channels: vec![input], blocks, global_pool };
         let mut last = INPUT;
         if first == Part::Stem {
-            last = graph.stem(blueprint)?;
+            last = graph.stem(blueprint);
         }
         let mut number = 0;
         for (index, stage) in blueprint.stages.iter().enumerate() {
@@ -88,31 +92,32 @@ impl Graph {
         self.channels.len() - 1
     }
 
-    fn stem(&mut self, blueprint: &Blueprint) -> Option<Value> {
+    fn stem(&mut self, blueprint: &Blueprint) -> Value {
         let mut last = INPUT;
         for (index, unit) in blueprint.stem.convs.iter().enumerate() {
             let unfolded = index == 0 && self.unfolding > 1;
             let convolution = if unfolded { Convolution::of_images(unit) } else { Convolution::of_maps(unit) };
             let convolved = self.push(Operation::Convolve(convolution), last, None, unit.out_channels);
-            last = self.norm(unit, Part::Stem, convolved, Tail { relu: true, ..Tail::default() })?;
+            last = self.norm(unit, Part::Stem, convolved, Tail { relu: true, ..Tail::default() });
         }
         for &pool in &blueprint.stem.pools {
             last = self.push(Operation::Pool(pool), last, None, self.channels[last]);
         }
-        Some(last)
+        last
     }
 
     fn block(&mut self, block: &Block, (part, number): (Part, usize), input: Value) -> Option<Value> {
-        if block.attention.is_some() {
-            return None;
-        }
-        let residual = self.shortcut(&block.shortcut, part, input)?;
+        let residual = self.shortcut(&block.shortcut, part, input);
         let mut last = input;
         for (position, unit) in block.convs.iter().enumerate() {
             let ends = position + 1 == block.convs.len();
             let convolved = self.push(Operation::Convolve(Convolution::of_maps(unit)), last, None, unit.out_channels);
-            let tail = Tail { relu: true, residual: ends.then_some(residual), branch: ends.then_some(number) };
-            last = self.norm(unit, part, convolved, tail)?;
+            let tail = match (ends, &block.attention) {
+                (true, None) => Tail { relu: true, residual: Some(residual), branch: Some(number) },
+                (true, Some(_)) => Tail::default(),
+                (false, _) => Tail { relu: true, ..Tail::default() },
+            };
+            last = self.norm(unit, part, convolved, tail);
             if let Some(pool) = block.anti_alias.filter(|_| position == block.strided_position()) {
                 if ends {
                     return None;
@@ -120,12 +125,17 @@ impl Graph {
                 last = self.push(Operation::Pool(pool), last, None, unit.out_channels);
             }
         }
+        if let Some(attention) = block.attention.clone() {
+            let channels = self.channels[last];
+            let attention = ChannelAttention { attention, channels, branch: number };
+            last = self.push(Operation::Attend(attention), last, Some(residual), channels);
+        }
         Some(last)
     }
 
-    fn shortcut(&mut self, shortcut: &Shortcut, part: Part, input: Value) -> Option<Value> {
+    fn shortcut(&mut self, shortcut: &Shortcut, part: Part, input: Value) -> Value {
         match shortcut {
-            Shortcut::Identity => Some(input),
+            Shortcut::Identity => input,
             Shortcut::Projection { pool, conv } => {
                 let pooled = pool.map_or(input, |pool| self.push(Operation::Pool(pool), input, None, conv.in_channels));
                 let convolution = Operation::Convolve(Convolution::of_maps(conv));
@@ -135,16 +145,19 @@ impl Graph {
             &Shortcut::ZeroPadded { stride, padding } => {
                 let channels = self.channels[input];
                 let operation = Operation::ShiftChannels { channels, stride, padding };
-                Some(self.push(operation, input, None, channels + 2 * padding))
+                self.push(operation, input, None, channels + 2 * padding)
             }
         }
     }
 
-    fn norm(&mut self, unit: &ConvNorm, part: Part, from: Value, tail: Tail) -> Option<Value> {
-        let Norm::Batch = unit.norm_kind else { return None };
+    fn norm(&mut self, unit: &ConvNorm, part: Part, from: Value, tail: Tail) -> Value {
         let Tail { relu, residual, branch } = tail;
-        let norm = BatchNorm { name: unit.norm.clone(), channels: unit.out_channels, part, relu, branch };
-        Some(self.push(Operation::Normalise(norm), from, residual, unit.out_channels))
+        let (name, channels) = (unit.norm.clone(), unit.out_channels);
+        let operation = match unit.norm_kind {
+            Norm::Batch => Operation::Normalise(BatchNorm { name, channels, part, relu, branch }),
+            Norm::Group { groups } => Operation::NormaliseGroups(GroupNorm { name, channels, groups, relu, branch }),
+        };
+        self.push(operation, from, residual, channels)
     }
 
     fn push(&mut self, operation: Operation, from: Value, residual: Option<Value>, channels: usize) -> Value {

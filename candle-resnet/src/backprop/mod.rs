@@ -7,11 +7,14 @@
 //! On a CPU kernels are this crate's own, in f32, and no bit of what comes out depends on the number of threads. On NVIDIA GPUs, with the
 //! feature `cudnn`, convolutions are cuDNN's, and maps may be bf16 or f16.
 
+mod attention;
 mod convolution;
 #[cfg(feature = "cudnn")]
 mod cuda;
+mod dense;
 mod global_pool;
 mod graph;
+mod group_norm;
 mod memory;
 mod norm;
 mod run;
@@ -81,7 +84,7 @@ impl Default for BackwardOptions {
 
 /// The network of `architecture` from the part `first` on; `None` where it can only go back through candle's graph.
 ///
-/// So it is on Metal, on CUDA without the feature `cudnn`, for networks with attention or group norms, on CUDA for those that blur or whose features are not
+/// So it is on Metal, on CUDA without the feature `cudnn`, on CUDA for networks with attention or group norms, that blur or whose features are not
 /// means, and where nothing lies before the classifier.
 pub fn backward(
     architecture: &Architecture,

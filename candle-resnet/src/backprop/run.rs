@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use candle_core::{Result, bail};
 
+use super::attention::{Attended, ChannelAttention};
 use super::convolution::{Convolution, Direction, Pass};
 use super::graph::{Graph, INPUT, Node, Operation, Value};
+use super::group_norm::{GroupNorm, GroupNormalised};
 use super::memory::Memory;
 use super::norm::{self, Normalised};
 use super::variables::Variables;
@@ -23,6 +25,8 @@ pub(super) struct Tape {
     pub(super) values: Vec<Buffer>,
     /// By the value that they made.
     norms: HashMap<Value, Normalised>,
+    group_norms: HashMap<Value, GroupNormalised>,
+    attentions: HashMap<Value, Attended>,
 }
 
 /// Convolutions whose weights were packed before the pass, by the value that they make.
@@ -36,7 +40,7 @@ impl Graph {
             let extent = extents[*from];
             extents[*to] = match operation {
                 Operation::Convolve(convolution) => convolution.output(extent),
-                Operation::Normalise(_) => extent,
+                Operation::Normalise(_) | Operation::NormaliseGroups(_) | Operation::Attend(_) => extent,
                 &Operation::Pool(pool) => pool_output(pool, extent)?,
                 &Operation::ShiftChannels { stride, .. } => {
                     Extent { height: extent.height.div_ceil(stride), width: extent.width.div_ceil(stride) }
@@ -80,7 +84,8 @@ impl Graph {
         (images, extents, input): (usize, Vec<Extent>, Buffer),
         mode: &mut TrainingMode,
     ) -> Result<Tape> {
-        let mut tape = Tape { images, extents, values: vec![input], norms: HashMap::new() };
+        let (norms, group_norms, attentions) = Default::default();
+        let mut tape = Tape { images, extents, values: vec![input], norms, group_norms, attentions };
         for node in &self.nodes {
             let mut to = memory.take(self.size((images, &tape.extents), node.to));
             let from = tape.values[node.from].as_slice();
@@ -97,6 +102,20 @@ impl Graph {
                     let maps = norm::Maps { images, extent, from, residual };
                     let left = norm.forward((team, memory), variables, pass, &maps, to.as_mut_slice())?;
                     tape.norms.insert(node.to, left);
+                }
+                Operation::NormaliseGroups(norm) => {
+                    let residual = node.residual.map(|residual| tape.values[residual].as_slice());
+                    let branch = norm.branch.and_then(|block| mode.depth.factors(images, block, self.blocks));
+                    let maps = norm::Maps { images, extent, from, residual };
+                    let left = norm.forward((team, memory), variables, branch, &maps, to.as_mut_slice())?;
+                    tape.group_norms.insert(node.to, left);
+                }
+                Operation::Attend(attention) => {
+                    let residual = node.residual.map(|residual| tape.values[residual].as_slice());
+                    let branch = mode.depth.factors(images, attention.branch, self.blocks);
+                    let maps = norm::Maps { images, extent, from, residual };
+                    let left = attention.forward((team, memory), variables, branch, &maps, to.as_mut_slice())?;
+                    tape.attentions.insert(node.to, left);
                 }
                 &Operation::Pool(pool) => {
                     let (window, stride) = window(pool);
@@ -140,6 +159,8 @@ impl Graph {
                     way.convolve(node, convolution, (variables, prepared), gradient, wanted)?;
                 }
                 Operation::Normalise(norm) => way.normalise(node, norm, gradient, wanted),
+                Operation::NormaliseGroups(norm) => way.normalise_groups(node, norm, gradient, wanted),
+                Operation::Attend(attention) => way.attend(node, attention, variables, gradient, wanted)?,
                 &Operation::Pool(pool) => way.pool(node, pool, gradient),
                 &Operation::ShiftChannels { channels, stride, padding } => {
                     way.shift_channels(node, (channels, stride, padding), gradient)
@@ -166,7 +187,7 @@ struct WayBack<'a> {
     found: Vec<Gradient>,
 }
 
-impl WayBack<'_> {
+impl<'a> WayBack<'a> {
     fn take(&mut self, value: Value) -> Buffer {
         self.memory.take(self.graph.size((self.tape.images, &self.tape.extents), value))
     }
@@ -201,22 +222,58 @@ impl WayBack<'_> {
 
     fn normalise(&mut self, node: &Node, norm: &norm::BatchNorm, mut gradient: Buffer, wanted: &dyn Fn(&str) -> bool) {
         let Some(left) = self.tape.norms.get(&node.to) else { return };
-        let mut to = self.take(node.from);
-        let maps = norm::Maps {
-            images: self.tape.images,
-            extent: self.tape.extents[node.from],
-            from: self.tape.values[node.from].as_slice(),
-            residual: None,
-        };
-        let output = self.tape.values[node.to].as_slice();
+        let (mut to, maps) = (self.take(node.from), self.maps(node));
         let context = (self.team, &mut *self.memory);
-        let found = norm.backward(context, left, (&maps, output), gradient.as_mut_slice(), to.as_mut_slice());
+        let found = norm.backward(context, left, (&maps.0, maps.1), gradient.as_mut_slice(), to.as_mut_slice());
+        self.keep_of_norm(&norm.name, found, wanted);
+        self.pass_on(node, to, gradient);
+    }
+
+    fn normalise_groups(&mut self, node: &Node, norm: &GroupNorm, mut gradient: Buffer, wanted: &dyn Fn(&str) -> bool) {
+        let Some(left) = self.tape.group_norms.get(&node.to) else { return };
+        let (mut to, maps) = (self.take(node.from), self.maps(node));
+        let context = (self.team, &mut *self.memory);
+        let found = norm.backward(context, left, (&maps.0, maps.1), gradient.as_mut_slice(), to.as_mut_slice());
+        self.keep_of_norm(&norm.name, found, wanted);
+        self.pass_on(node, to, gradient);
+    }
+
+    fn attend(
+        &mut self,
+        node: &Node,
+        attention: &ChannelAttention,
+        variables: &Variables,
+        mut gradient: Buffer,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<()> {
+        let Some(left) = self.tape.attentions.get(&node.to) else { return Ok(()) };
+        let (mut to, maps) = (self.take(node.from), self.maps(node));
+        let context = (self.team, &mut *self.memory, variables);
+        let found = attention.backward(context, left, (&maps.0, maps.1), gradient.as_mut_slice(), to.as_mut_slice())?;
+        self.found.extend(found.into_iter().filter(|(name, ..)| wanted(name)));
+        self.pass_on(node, to, gradient);
+        Ok(())
+    }
+
+    /// What a norm or an attention was given, and what it put out.
+    fn maps(&self, node: &Node) -> (norm::Maps<'a>, &'a [f32]) {
+        let Tape { images, extents, values, .. } = self.tape;
+        let from = values[node.from].as_slice();
+        (norm::Maps { images: *images, extent: extents[node.from], from, residual: None }, values[node.to].as_slice())
+    }
+
+    /// Keeps the gradients of a norm's weight and bias.
+    fn keep_of_norm(&mut self, name: &str, found: [Vec<f32>; 2], wanted: &dyn Fn(&str) -> bool) {
         for (suffix, found) in ["weight", "bias"].into_iter().zip(found) {
-            let name = format!("{}.{suffix}", norm.name);
+            let name = format!("{name}.{suffix}");
             if wanted(&name) {
                 self.found.push((name, vec![found.len()], found));
             }
         }
+    }
+
+    /// Of what a node was given the gradient is `to`, of its residual `gradient`.
+    fn pass_on(&mut self, node: &Node, to: Buffer, gradient: Buffer) {
         self.gradients[node.from] = Some(to);
         match node.residual {
             Some(residual) => self.add(residual, gradient),

@@ -200,6 +200,30 @@ fn every_kind_of_network_has_candles_gradients() {
 }
 
 #[test]
+fn attentions_have_candles_gradients() {
+    if !device().is_cpu() {
+        return; // they go through candle's graph
+    }
+    let norms = |part| [part].into_iter().collect();
+    for (name, part) in [("seresnet18", Part::Stem), ("ecaresnet26t", Part::Stage(3))] {
+        Case { norms: norms(part), drop_path: 0.3, ..Case::new(name, Part::Stem, 3, 65) }.check();
+    }
+    for name in ["seresnet50", "ecaresnet50t"] {
+        Case { norms: norms(Part::Stage(4)), ..Case::new(name, Part::Stage(4), 2, 8) }.check();
+    }
+}
+
+#[test]
+fn group_norms_have_candles_gradients() {
+    if !device().is_cpu() {
+        return; // they go through candle's graph
+    }
+    for (part, side) in [(Part::Stage(2), 16), (Part::Stage(4), 8)] {
+        Case { drop_path: 0.3, ..Case::new("resnet50_gn", part, 3, side) }.check();
+    }
+}
+
+#[test]
 fn branches_that_are_left_out_have_candles_gradients() {
     Case { drop_path: 0.5, ..Case::new("resnet18", Part::Stem, 3, 64) }.check();
 }
@@ -215,7 +239,9 @@ fn a_tail_has_candles_gradients() {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let options = BackwardOptions::default();
-    for (name, side) in [("resnet18", 64), ("resnet20_cifar", 32)] {
+    for (name, side) in
+        [("resnet18", 64), ("resnet20_cifar", 32), ("seresnet18", 33), ("ecaresnet26t", 33), ("resnet50_gn", 33)]
+    {
         let case = Case::new(name, Part::Stem, 5, side);
         let computed = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -20,6 +20,11 @@ impl<'a> Variables<'a> {
     }
 
     /// A copy of a tensor's values.
+    pub(super) fn singles(&self, name: &str) -> Result<Vec<f32>> {
+        self.with(name, |values| Ok(values.to_vec()))
+    }
+
+    /// The same in f64.
     pub(super) fn doubles(&self, name: &str) -> Result<Vec<f64>> {
         self.with(name, |values| Ok(values.iter().copied().map(f64::from).collect()))
     }

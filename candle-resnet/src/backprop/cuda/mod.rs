@@ -44,7 +44,12 @@ impl<T: Number> OnCuda<T> {
     /// From the part `first` on; `None` where there is an operation that is not to be had here, or nothing before the classifier.
     pub(super) fn new(architecture: &Architecture, first: Part, device: &CudaDevice) -> Option<OnCuda<T>> {
         let graph = Graph::of(&Blueprint::of(architecture), first, Images::AsTheyAre)?;
-        let known = graph.nodes.iter().all(|node| !matches!(node.operation, Operation::Pool(Pool::Blur { .. })));
+        let unknown = |operation: &Operation| match operation {
+            Operation::Pool(pool) => matches!(pool, Pool::Blur { .. }),
+            Operation::NormaliseGroups(_) | Operation::Attend(_) => true,
+            Operation::Convolve(_) | Operation::Normalise(_) | Operation::ShiftChannels { .. } => false,
+        };
+        let known = !graph.nodes.iter().any(|node| unknown(&node.operation));
         let whole_packs = graph.channels.iter().skip(INPUT + 1).all(|channels| channels % pack::<T>() == 0);
         let fits = known && whole_packs && graph.global_pool == GlobalPool::Average;
         fits.then(|| OnCuda {

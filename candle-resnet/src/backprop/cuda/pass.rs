@@ -1,6 +1,7 @@
 //! A graph, forwards and backwards.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::cudnn::Cudnn;
@@ -125,6 +126,7 @@ impl<T: Number> Pass<'_, T> {
                     tape.norms.insert(node.to, left);
                     to
                 }
+                Operation::NormaliseGroups(_) | Operation::Attend(_) => return Err(unknown(&node.operation)),
                 &Operation::Pool(Pool::Max { stride }) => {
                     let (to, winners) = self.launcher.max_pool(from, self.pooling(node), stride)?;
                     tape.winners.insert(node.to, winners);
@@ -170,6 +172,7 @@ impl<T: Number> Pass<'_, T> {
             match &node.operation {
                 Operation::Convolve(convolution) => way.convolve(node, convolution, gradient, wanted)?,
                 Operation::Normalise(norm) => way.normalise(node, norm, gradient, wanted)?,
+                Operation::NormaliseGroups(_) | Operation::Attend(_) => return Err(unknown(&node.operation)),
                 &Operation::Pool(pool) => way.pool(node, pool, gradient)?,
                 &Operation::ShiftChannels { stride, padding, .. } => {
                     way.shift_channels(node, Shift { stride, padding }, gradient)?;
@@ -253,8 +256,9 @@ impl<T: Number> Pass<'_, T> {
     }
 }
 
-fn unknown(pool: Pool) -> candle_core::Error {
-    candle_core::Error::msg(format!("{pool:?} is not to be had on CUDA"))
+/// Networks that have such operations are not begun.
+fn unknown(operation: impl Debug) -> candle_core::Error {
+    candle_core::Error::msg(format!("{operation:?} is not to be had on CUDA"))
 }
 
 /// (out, in / groups, taps).
