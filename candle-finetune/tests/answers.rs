@@ -208,6 +208,74 @@ fn rows_of_another_kind_are_not_gone_on_with() {
 }
 
 #[test]
+fn rows_of_another_model_or_of_other_options_are_not_gone_on_with() {
+    let bench = calibrated(30);
+    bench.model_folder("other", Some(&["blue", "red"]), 2);
+    bench.model_folder("unnamed", None, 2);
+    bench.file("truth.csv", "path,label\nphotos/red/000.png,red\n");
+    bench.file("odd.csv", "path,label\nphotos/red/000.png,blue\n");
+    let options = ["--labels", "truth.csv", "--max-error", "0.05"];
+    for file in ["rows.csv", "rows.jsonl"] {
+        let resume = |model: &str, further: &[&str]| {
+            let arguments = ["predict", "photos", "--model", model, "--output", file, "--resume"];
+            bench.run(&[&arguments, further].concat())
+        };
+        predict(&bench, &[&["photos", "--output", file], &options[..]].concat()).succeeded();
+        let whole = bench.read(file);
+        let begun = &whole[..whole.len() - 60];
+        bench.file(file, begun);
+        let refused = |ran: Ran, cause: &str| {
+            let said = format!("error: {file}: cannot go on: ");
+            ran.failed().said(&[&said, cause, "hint: go on with the model", "--overwrite"]);
+            assert_eq!(bench.read(file), begun);
+        };
+        let csv = file == "rows.csv";
+        let columns = |cause: &'static str| if csv { "its columns are not" } else { cause };
+        let row = "its row of photos/red/000.png";
+        refused(
+            resume("bundle", &["--labels", "odd.csv", "--max-error", "0.05"]),
+            &format!("{row} names `red` as true"),
+        );
+        if !csv {
+            refused(resume("bundle", &options[2..]), &format!("{row} names `red` as true, --labels nothing"));
+            let ran = resume("bundle", &[&options[..], &["--top-k", "1"]].concat());
+            refused(ran, "its row of photos/blue/000.png has 2 labels, expected 1");
+            refused(resume("bundle", &options[..2]), "says whether it is sure, and --max-error was not given");
+        }
+        resume("bundle", &["--labels", "truth.csv"]).failed().said(&[columns("--max-error")]);
+        let config = bench.read("bundle/config.json");
+        let mut sure_of_nothing = bench.json("bundle/config.json");
+        sure_of_nothing["calibration"]["risk_coverage"] = json!("0.999999 40 0, 0 60 30");
+        bench.file("bundle/config.json", sure_of_nothing.to_string());
+        refused(resume("bundle", &options), "is of another --max-error or of another calibration");
+        bench.file("bundle/config.json", config);
+        resume("bundle", &options).succeeded();
+        assert_eq!(bench.read(file), whole);
+
+        predict(&bench, &["photos", "--output", file, "--overwrite"]).succeeded();
+        let begun = bench.read(file)[..400].to_string();
+        bench.file(file, &begun);
+        let ran =
+            resume("other", &[]).failed().said(&["cannot go on: `", "` has probability ", " in its row of photos/"]);
+        assert!(ran.err.contains("hint: go on with the model"), "{ran:?}");
+        resume("unnamed", &[]).failed().said(&["which this model does not know"]);
+        assert_eq!(bench.read(file), begun);
+    }
+}
+
+#[test]
+fn rows_whose_photos_are_gone_are_gone_on_with_and_that_is_said() {
+    let bench = Bench::with_bundle();
+    let first = predict(&bench, &["photos/red", "--output", "rows.csv"]).succeeded();
+    first.did_not_say(&["note: "]);
+    std::fs::rename(bench.path("photos/red"), bench.path("done")).unwrap();
+    predict(&bench, &["photos/blue", "--output", "rows.csv", "--resume"])
+        .succeeded()
+        .said(&["note: nobody can tell whether the rows in rows.csv are of this model", "8 rows kept, 8 photos left"]);
+    assert_eq!(bench.rows("rows.csv").len(), 16);
+}
+
+#[test]
 fn a_list_comes_from_stdin() {
     let bench = Bench::with_bundle();
     let mut command = bench.command(&["predict", "-", "--model", "bundle", "--json"]);

@@ -51,7 +51,11 @@ impl Confidence {
     pub fn rank(&self, classifier: &Classifier, logits: &Tensor, top: usize) -> candle_finetune::Result<Found> {
         let predictions = classifier.rank(&(logits / self.temperature)?, top)?;
         let best = predictions.first().map_or(0.0, |best| f64::from(best.probability));
-        let sure = self.selection.map(|(selection, _)| best >= selection.threshold);
-        Ok(Found { predictions, sure })
+        Ok(Found { predictions, sure: self.is_sure(best) })
+    }
+
+    /// Whether a likeliest label of this probability is an answer; `None` where all are.
+    pub fn is_sure(&self, best: f64) -> Option<bool> {
+        self.selection.map(|(selection, _)| best >= selection.threshold)
     }
 }

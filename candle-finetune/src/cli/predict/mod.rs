@@ -2,6 +2,7 @@
 
 mod confidence;
 mod explanation;
+mod kept;
 mod output;
 mod row;
 mod summary;
@@ -24,6 +25,7 @@ use super::photos::listed;
 use super::progress::ImagePass;
 use confidence::Confidence;
 use explanation::Explanations;
+use kept::Kept;
 use output::Output;
 use row::{Form, Found, Row, Sheet};
 use truth::Truths;
@@ -113,6 +115,7 @@ impl Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let device = arguments.reading.open_device()?;
     let form = arguments.form()?;
+    output::check_may_write(arguments)?;
     let photos = listed(&arguments.photos)?;
     let model = arguments.reading.preprocessing.adapt(arguments.model.load(None)?)?;
     let confidence = Confidence::new(&arguments.model, &model, arguments.max_error)?;
@@ -123,12 +126,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         selective: arguments.max_error.is_some(),
         labelled: truths.is_some(),
     };
+    let kept = Kept::read(arguments, &sheet)?;
+    kept.iter().try_for_each(|kept| kept.check(&sheet, &confidence, truths.as_ref()))?;
     let explanations = Explanations::open(arguments)?;
     let interrupt = Interrupt::listen()?;
     let batch = batch_size(model.preprocessing.crop, &device);
     let options = arguments.reading.plan.options_for(&device, &model, photos.len(), batch);
     let classifier = model.classifier_with(&device, &options)?;
-    let (mut output, photos) = Output::open(sheet, arguments, photos)?;
+    kept.iter().try_for_each(|kept| kept.check_answers(&classifier, &confidence))?;
+    let mut output = Output::open(sheet, arguments, kept.as_ref())?;
+    let photos = left(photos, kept.as_ref());
     let samples: Vec<Sample> = photos.into_iter().map(|path| Sample { path, label: 0 }).collect();
     if !samples.is_empty() {
         let strict = arguments.reading.strict;
@@ -153,6 +160,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     output.flush()?;
     Ok(summary::print(&output.counts, &confidence))
+}
+
+/// Photos that have no row yet.
+fn left(photos: Vec<PathBuf>, kept: Option<&Kept>) -> Vec<PathBuf> {
+    let Some(kept) = kept else { return photos };
+    let left = kept.without(photos);
+    say!("{} rows kept, {} photos left", kept.rows.len(), left.len());
+    left
 }
 
 /// A bar, unless rows go to the same terminal.
