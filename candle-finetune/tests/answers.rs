@@ -143,6 +143,7 @@ fn tables_hold_labels_truth_and_what_could_not_be_read() {
         "top-1 50.0 % of 2 labelled photos",
         "1 of 2 answers wrong (50.0 %)",
         "1 of 4 photos could not be read",
+        "note: 2 of 4 photos have no label in truth.csv: gone.png, …",
     ]);
     let rows = table(&bench, "rows.csv");
     let column = |name: &str| -> Vec<&str> { rows.iter().map(|row| row[name].as_str()).collect() };
@@ -157,6 +158,36 @@ fn tables_hold_labels_truth_and_what_could_not_be_read() {
     predict(&bench, &["photos", "--labels", "odd.csv"]).failed().said(&["does not know 1 of the classes: green"]);
     bench.file("none.csv", "photo\nx\n");
     predict(&bench, &["photos", "--labels", "none.csv"]).failed().said(&["none.csv: no table of path,label"]);
+}
+
+#[test]
+fn a_table_that_is_not_of_these_photos_says_so() {
+    let bench = Bench::with_bundle();
+    let of = |table: &str, photos: &[&str]| {
+        bench.file("tables/truth.csv", format!("path,label\n{table}"));
+        predict(&bench, &[photos, &["--labels", "tables/truth.csv"]].concat())
+    };
+    let blue = bench.path("photos/blue/000.png");
+    let photos = ["photos/red/000.png", "tables/../photos/red/001.png", "./photos/red/002.png", blue.to_str().unwrap()];
+    of(
+        "photos/red/000.png,red\n../photos/red/001.png,red\n./photos/red/002.png,red\nphotos/blue/000.png,red\n",
+        &photos,
+    )
+    .succeeded()
+    .said(&["top-1 75.0 % of 4 labelled photos"])
+    .did_not_say(&["note: "]);
+    of("photos/red/000.png,red\nred/1.png,red\nred/0.png,red\nred/1.png,red\n", &photos).succeeded().said(&[
+        "note: 3 of 4 photos have no label in tables/truth.csv: tables/../photos/red/001.png, …",
+        "note: 2 of 3 labels in tables/truth.csv are of no photo here: red/0.png, …",
+        "top-1 100.0 % of 1 labelled photos",
+    ]);
+    of("red/000.png,red\n", &photos)
+        .succeeded()
+        .said(&["no accuracy: none of the photos that could be read has a label"]);
+    of("a.png,red\n./a.png,blue\n", &photos)
+        .failed()
+        .said(&["error: tables/truth.csv: ./a.png is both `red` and `blue`"]);
+    of(",red\n", &photos).failed().said(&["error: tables/truth.csv: "]);
 }
 
 #[test]

@@ -120,6 +120,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let model = arguments.reading.preprocessing.adapt(arguments.model.load(None)?)?;
     let confidence = Confidence::new(&arguments.model, &model, arguments.max_error)?;
     let truths = arguments.labels.as_deref().map(|file| Truths::read(file, &model)).transpose()?;
+    truths.iter().for_each(|truths| truths.compare(&photos));
     let sheet = Sheet {
         form,
         top: (arguments.top_k as usize).min(model.classes),
@@ -159,7 +160,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         output = run.output;
     }
     output.flush()?;
-    Ok(summary::print(&output.counts, &confidence))
+    Ok(summary::print(&output.counts, &confidence, sheet.labelled))
 }
 
 /// Photos that have no row yet.

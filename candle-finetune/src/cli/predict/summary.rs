@@ -71,11 +71,13 @@ impl Counts {
     }
 }
 
-/// Says what there is to say at the end.
-pub fn print(counts: &Counts, confidence: &Confidence) -> Outcome {
+/// Says what there is to say at the end; `is_labelled` where labels were given.
+pub fn print(counts: &Counts, confidence: &Confidence, is_labelled: bool) -> Outcome {
     let Counts { photos, unreadable, answered, labelled, labelled_answered } = counts;
     if labelled.all > 0 {
         say!("top-1 {} of {} labelled photos", labelled.of(labelled.right), labelled.all);
+    } else if is_labelled {
+        say!("no accuracy: none of the photos that could be read has a label");
     }
     if let Some((selection, max_error)) = &confidence.selection {
         say!(
