@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_finetune::dataset::{Dataset, DatasetError, Examples, Finding, SplitName, scan};
+use candle_finetune::dataset::{
+    Dataset, DatasetError, Examples, Finding, SplitName, Survey, images_below, scan, survey,
+};
 use tempfile::TempDir;
 
 /// A folder with these files in it; a name that ends in `/` is an empty folder. The content is never looked at.
@@ -283,21 +285,52 @@ mod unix {
         assert_eq!(hint, "rename the folder: its name becomes a label");
     }
 
-    #[test]
-    fn folder_that_may_not_be_read_is_refused() {
-        let root = folder(&["a/1.png", "b/1.png"]);
-        let locked = root.path().join("b");
-        fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
-        let readable_anyway = fs::read_dir(&locked).is_ok(); // as root
-        let result = scan(root.path());
+    /// What a folder of `mode` makes of data set and problems; nothing where the system lets us read it all the same, as root.
+    fn surveyed(
+        root: &TempDir,
+        folder: &str,
+        mode: u32,
+    ) -> Option<(Result<Survey, DatasetError>, Option<DatasetError>)> {
+        let locked = root.path().join(folder);
+        fs::set_permissions(&locked, fs::Permissions::from_mode(mode)).unwrap();
+        let readable_anyway = fs::metadata(locked.join("1.png")).is_ok();
+        let (survey, scanned) = (survey(root.path()), scan(root.path()));
         fs::set_permissions(&locked, fs::Permissions::from_mode(0o755)).unwrap();
-        if readable_anyway {
-            assert_eq!(result.unwrap().classes.len(), 2);
-        } else {
-            let error = result.unwrap_err();
-            assert!(matches!(&error, DatasetError::Unreadable { path, .. } if *path == locked), "{error}");
-            assert_eq!(error.hint().unwrap(), "check the folder's owner and mode");
+        (!readable_anyway).then(|| (survey, scanned.err()))
+    }
+
+    #[test]
+    fn folder_that_may_not_be_read_is_refused_and_a_survey_goes_on_without_it() {
+        let root = folder(&["a/1.png", "b/1.png", "b/old/1.png", "c/1.png"]);
+        // Neither list nor entries; a list whose entries nobody may look at.
+        for (locked, mode, left) in [("b/old", 0o000, 3), ("b", 0o000, 2), ("b", 0o644, 2)] {
+            let Some((survey, error)) = surveyed(&root, locked, mode) else { continue };
+            let survey = survey.unwrap();
+            assert_eq!(survey.dataset.split(SplitName::Train).len(), left);
+            assert_eq!(survey.problems.len(), 1, "{:?}", survey.problems);
+            let error = error.unwrap();
+            assert!(
+                matches!(&error, DatasetError::Unreadable { path, .. } if path.starts_with(root.path().join(locked)))
+            );
+            assert_eq!(error.to_string(), survey.problems[0].to_string());
+            assert_eq!(error.hint().unwrap(), "check the owner and the mode of the folder, or take it away");
         }
+        let locked = root.path().join("b/old");
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
+        let (readable_anyway, images) = (fs::read_dir(&locked).is_ok(), images_below(root.path()));
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(images.is_ok(), readable_anyway);
+    }
+
+    #[test]
+    fn a_survey_goes_on_without_a_folder_whose_name_is_no_text() {
+        let root = folder(&["a/1.png", "b/1.png"]);
+        if fs::create_dir(root.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"))).is_err() {
+            return; // This file system knows no such names.
+        }
+        let survey = survey(root.path()).unwrap();
+        assert!(matches!(survey.problems[..], [DatasetError::NotUtf8 { .. }]));
+        assert_eq!(survey.dataset.classes, ["a", "b"]);
     }
 
     #[test]

@@ -22,10 +22,10 @@ pub enum DatasetError {
         /// What was asked for.
         path: PathBuf,
     },
-    /// The system does not let us read a folder.
+    /// The system does not let us read a folder, or see what one of its entries is.
     #[error("{}: cannot be read: {source}", path.display())]
     Unreadable {
-        /// The folder.
+        /// The folder or the entry.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
@@ -124,7 +124,7 @@ impl DatasetError {
             DatasetError::Missing { .. } | DatasetError::NotAFolder { .. } => {
                 "name a folder that holds one folder of photos per class".to_owned()
             }
-            DatasetError::Unreadable { .. } => "check the folder's owner and mode".to_owned(),
+            DatasetError::Unreadable { .. } => "check the owner and the mode of the folder, or take it away".to_owned(),
             DatasetError::NoImages { .. } | DatasetError::NoClassFolders { .. } | DatasetError::EmptySplit { .. } => {
                 "sort the photos into one folder per class, named as the class".to_owned()
             }

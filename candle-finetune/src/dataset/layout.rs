@@ -27,10 +27,15 @@ struct Contents {
     hidden: Examples,
 }
 
-/// The class folders of `dir`, by split. Without splits, all are of the training part.
-pub(super) fn parts(dir: &Path, findings: &mut Vec<Finding>) -> Result<Parts, DatasetError> {
+/// The class folders of `dir`, by split. Without splits, all are of the training part. A folder whose name is no class is a problem, and left
+/// out.
+pub(super) fn parts(
+    dir: &Path,
+    findings: &mut Vec<Finding>,
+    problems: &mut Vec<DatasetError>,
+) -> Result<Parts, DatasetError> {
     check_is_folder(dir)?;
-    let top = contents(dir)?;
+    let top = contents(dir, problems)?;
     if top.folders.is_empty() {
         return Err(no_class_folders(dir, &top));
     }
@@ -40,7 +45,7 @@ pub(super) fn parts(dir: &Path, findings: &mut Vec<Finding>) -> Result<Parts, Da
         findings.extend(splits_among_classes(&top.folders));
         return Ok(BTreeMap::from([(SplitName::Train, top.folders)]));
     };
-    let inner = top.folders.iter().map(|folder| contents(&folder.path)).collect::<Result<Vec<_>, _>>()?;
+    let inner = top.folders.iter().map(|folder| contents(&folder.path, problems)).collect::<Result<Vec<_>, _>>()?;
     if inner.iter().all(|inner| inner.folders.is_empty() && inner.images.count > 0) {
         let names = top.folders.iter().map(|folder| folder.name.clone()).collect();
         findings.push(Finding::SplitNamesAreClasses(names));
@@ -65,7 +70,9 @@ fn splits_among_classes(folders: &[ClassFolder]) -> Option<Finding> {
 
 /// Names of the folders inside `folder`; none where it cannot be read.
 pub(super) fn folders_inside(folder: &Path) -> Vec<String> {
-    contents(folder).map(|inner| inner.folders.into_iter().map(|folder| folder.name).collect()).unwrap_or_default()
+    contents(folder, &mut Vec::new())
+        .map(|inner| inner.folders.into_iter().map(|folder| folder.name).collect())
+        .unwrap_or_default()
 }
 
 fn check_is_folder(dir: &Path) -> Result<(), DatasetError> {
@@ -78,14 +85,17 @@ fn check_is_folder(dir: &Path) -> Result<(), DatasetError> {
     }
 }
 
-fn contents(folder: &Path) -> Result<Contents, DatasetError> {
+fn contents(folder: &Path, problems: &mut Vec<DatasetError>) -> Result<Contents, DatasetError> {
     let (entries, hidden_paths) = walk::entries(folder)?;
     let [mut images, mut stray, mut hidden] = [const { Examples { count: 0, paths: Vec::new() } }; 3];
     hidden_paths.into_iter().for_each(|path| hidden.push(path));
     let mut folders = Vec::new();
     for entry in entries {
         match entry {
-            Entry::Folder(path) => folders.push(class_folder(path)?),
+            Entry::Folder(path) => match class_folder(path) {
+                Ok(folder) => folders.push(folder),
+                Err(problem) => problems.push(problem),
+            },
             Entry::File(path) => {
                 if matches!(names::kind(&path), Kind::Image | Kind::Gif) {
                     images.push(path.clone());

@@ -101,7 +101,7 @@ impl Dataset {
 /// followed, each real folder at most once per class.
 ///
 /// # Errors
-/// No such folder, or one that cannot be read; no images; images beside the class folders' place; a class folder of the
+/// No such folder, or one there that cannot be read; no images; images beside the class folders' place; a class folder of the
 /// training part without images; a class in `val` or `test` that `train` lacks; two folders for one split; a class name
 /// that is not UTF-8.
 pub fn scan(dir: &Path) -> Result<Dataset, DatasetError> {
@@ -118,17 +118,17 @@ pub struct Survey {
     pub problems: Vec<DatasetError>,
 }
 
-/// As [`scan`], for whoever wants to see what is wrong: goes on where the layout can still be told.
+/// As [`scan`], for whoever wants to see what is wrong: goes on where the layout can still be told, without folders that cannot be read.
 ///
 /// # Errors
 /// Those of [`scan`] that leave no data set: no folder, no class folders, no images.
 pub fn survey(dir: &Path) -> Result<Survey, DatasetError> {
     let (mut findings, mut problems) = (Vec::new(), Vec::new());
-    let parts = layout::parts(dir, &mut findings)?;
+    let parts = layout::parts(dir, &mut findings, &mut problems)?;
     let classes = class_names(dir, &parts, &mut problems);
     let mut splits = BTreeMap::new();
     for (split, folders) in parts {
-        splits.insert(split, samples(split, &folders, &classes, &mut findings, &mut problems)?);
+        splits.insert(split, samples(split, &folders, &classes, &mut findings, &mut problems));
     }
     if splits.values().all(Vec::is_empty) {
         let first = problems.into_iter().next();
@@ -143,7 +143,11 @@ pub fn survey(dir: &Path) -> Result<Survey, DatasetError> {
 /// # Errors
 /// A folder that cannot be read, or no images.
 pub fn images_below(dir: &Path) -> Result<Vec<PathBuf>, DatasetError> {
-    let mut images = walk::images(dir, &mut walk::Seen::default())?;
+    let mut seen = walk::Seen::default();
+    let mut images = walk::images(dir, &mut seen);
+    if let Some(error) = seen.unreadable.into_iter().next() {
+        return Err(error);
+    }
     images.sort();
     if images.is_empty() { Err(DatasetError::NoImages { path: dir.to_owned() }) } else { Ok(images) }
 }
@@ -176,15 +180,17 @@ fn samples(
     classes: &[String],
     findings: &mut Vec<Finding>,
     problems: &mut Vec<DatasetError>,
-) -> Result<Vec<Sample>, DatasetError> {
+) -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut seen = walk::Seen::default();
     for folder in folders {
         let before = samples.len();
         let label = classes.partition_point(|class| *class < folder.name);
-        let images = walk::images(&folder.path, &mut seen)?;
+        let images = walk::images(&folder.path, &mut seen);
         samples.extend(images.into_iter().map(|path| Sample { path, label }));
-        if samples.len() > before {
+        let is_whole = seen.unreadable.is_empty();
+        problems.append(&mut seen.unreadable);
+        if samples.len() > before || !is_whole {
             continue;
         }
         // A class without training images cannot be learned; one without others is merely not measured.
@@ -197,7 +203,7 @@ fn samples(
     }
     findings.extend(seen.into_findings());
     samples.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(samples)
+    samples
 }
 
 #[cfg(test)]

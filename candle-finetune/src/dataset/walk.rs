@@ -20,26 +20,34 @@ pub(super) enum Entry {
 }
 
 /// The entries of a folder in the order of their names; hidden ones apart.
+///
+/// # Errors
+/// If the folder cannot be read, or does not let us see what one of its entries is: that may be a photo as well as anything else.
 pub(super) fn entries(folder: &Path) -> Result<(Vec<Entry>, Vec<PathBuf>), DatasetError> {
     let unreadable = |source| DatasetError::Unreadable { path: folder.to_owned(), source };
     let paths = fs::read_dir(folder).map_err(unreadable)?.map(|entry| Ok(entry?.path()));
     let mut paths = paths.collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
     paths.sort();
     let (hidden, visible): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| names::is_hidden(path));
-    Ok((visible.into_iter().map(classify).collect(), hidden))
+    Ok((visible.into_iter().map(classify).collect::<Result<_, _>>()?, hidden))
 }
 
-fn classify(path: PathBuf) -> Entry {
+fn classify(path: PathBuf) -> Result<Entry, DatasetError> {
     match fs::metadata(&path) {
-        Ok(metadata) if metadata.is_dir() => Entry::Folder(path),
-        Ok(metadata) if metadata.is_file() => Entry::File(path),
-        _ => Entry::Unusable(path),
+        Ok(metadata) if metadata.is_dir() => Ok(Entry::Folder(path)),
+        Ok(metadata) if metadata.is_file() => Ok(Entry::File(path)),
+        Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Err(DatasetError::Unreadable { path, source })
+        }
+        _ => Ok(Entry::Unusable(path)),
     }
 }
 
 /// What was passed over on the walks through class folders, and GIFs.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
+    /// Folders that could not be read, in whole or in part.
+    pub unreadable: Vec<DatasetError>,
     hidden: Examples,
     others: Examples,
     unsupported: Examples,
@@ -98,25 +106,31 @@ fn is_empty(finding: &Finding) -> bool {
 
 /// All images below `class`. Links are followed; a folder that was read before, by whatever name, is not read again,
 /// so that links in a circle come to an end.
-pub(super) fn images(class: &Path, seen: &mut Seen) -> Result<Vec<PathBuf>, DatasetError> {
+pub(super) fn images(class: &Path, seen: &mut Seen) -> Vec<PathBuf> {
     let mut images = Vec::new();
     let mut visited = BTreeSet::new();
     let mut open = vec![class.to_owned()];
     while let Some(folder) = open.pop() {
-        let real = fs::canonicalize(&folder);
-        if !visited.insert(real.map_err(|source| DatasetError::Unreadable { path: folder.clone(), source })?) {
-            seen.again.push(folder);
-            continue;
-        }
-        let (entries, hidden) = entries(&folder)?;
-        hidden.into_iter().for_each(|path| seen.hidden.push(path));
-        for entry in entries {
-            match entry {
-                Entry::Folder(path) => open.push(path),
-                Entry::File(path) => images.extend(seen.file(path)),
-                Entry::Unusable(path) => seen.unusable.push(path),
+        match is_new(&folder, &mut visited).and_then(|new| new.then(|| entries(&folder)).transpose()) {
+            Ok(None) => seen.again.push(folder),
+            Ok(Some((entries, hidden))) => {
+                hidden.into_iter().for_each(|path| seen.hidden.push(path));
+                for entry in entries {
+                    match entry {
+                        Entry::Folder(path) => open.push(path),
+                        Entry::File(path) => images.extend(seen.file(path)),
+                        Entry::Unusable(path) => seen.unusable.push(path),
+                    }
+                }
             }
+            Err(error) => seen.unreadable.push(error),
         }
     }
-    Ok(images)
+    images
+}
+
+/// Whether a folder was not read before, by whatever name.
+fn is_new(folder: &Path, visited: &mut BTreeSet<PathBuf>) -> Result<bool, DatasetError> {
+    let real = fs::canonicalize(folder).map_err(|source| DatasetError::Unreadable { path: folder.into(), source })?;
+    Ok(visited.insert(real))
 }
