@@ -187,6 +187,20 @@ fn features_are_written_with_the_paths_they_belong_to() {
 }
 
 #[test]
+fn what_is_passed_over_in_a_folder_is_told() {
+    let bench = Bench::with_bundle();
+    bench.file("photos/red/list.txt", "no photo");
+    bench.file("photos/red/raw.cr2", "no photo either");
+    let said = [
+        "note: passed over files that are no images: 1 (photos/red/list.txt)",
+        "note: passed over images in formats that are not supported: 1 (photos/red/raw.cr2)",
+    ];
+    bench.run(&["embed", "photos", "--model", "bundle", "--out", "f.safetensors"]).succeeded().said(&said);
+    bench.run(&["predict", "photos", "--model", "bundle"]).succeeded().said(&said);
+    bench.run(&["predict", "photos/red/000.png", "--model", "bundle"]).succeeded().did_not_say(&["passed over"]);
+}
+
+#[test]
 fn features_can_be_taken_behind_any_stage() {
     let bench = Bench::with_photos();
     bench.model_folder("model", None, 4);

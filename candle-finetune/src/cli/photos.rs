@@ -9,7 +9,7 @@ use glob::{MatchOptions, glob_with};
 
 /// Every photo that `named` stands for, in that order.
 ///
-/// A folder is searched through, `-` takes a path from each line of stdin, and what is no file and holds `*`, `?` or `[` is a pattern.
+/// A folder is searched through, and what is passed over there is told, `-` takes a path from each line of stdin, and what is no file and holds `*`, `?` or `[` is a pattern.
 /// Other paths are taken as they are, whether there is a file or not.
 pub fn listed(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut photos = Vec::new();
@@ -55,7 +55,9 @@ fn matching(pattern: &str) -> anyhow::Result<Vec<PathBuf>> {
 
 fn below(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if path.is_dir() {
-        return Ok(dataset::images_below(path).map_err(candle_finetune::Error::from)?);
+        let found = dataset::images_below(path).map_err(candle_finetune::Error::from)?;
+        found.findings.iter().for_each(|finding| say!("note: {finding}"));
+        return Ok(found.images);
     }
     Ok(vec![path.to_path_buf()])
 }

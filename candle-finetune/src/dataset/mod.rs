@@ -138,18 +138,30 @@ pub fn survey(dir: &Path) -> Result<Survey, DatasetError> {
     Ok(Survey { dataset: Dataset { root: dir.to_owned(), classes, splits, findings }, problems })
 }
 
-/// Every image below a folder that need not be a dataset, sorted by path; hidden files and other files are passed over.
+/// Images that need no labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unlabelled {
+    /// Sorted by path.
+    pub images: Vec<PathBuf>,
+    /// What was passed over on the way to them.
+    pub findings: Vec<Finding>,
+}
+
+/// Every image below a folder that need not be a dataset; hidden files and other files are passed over.
 ///
 /// # Errors
 /// A folder that cannot be read, or no images.
-pub fn images_below(dir: &Path) -> Result<Vec<PathBuf>, DatasetError> {
+pub fn images_below(dir: &Path) -> Result<Unlabelled, DatasetError> {
     let mut seen = walk::Seen::default();
     let mut images = walk::images(dir, &mut seen);
-    if let Some(error) = seen.unreadable.into_iter().next() {
+    if let Some(error) = seen.unreadable.pop() {
         return Err(error);
     }
     images.sort();
-    if images.is_empty() { Err(DatasetError::NoImages { path: dir.to_owned() }) } else { Ok(images) }
+    if images.is_empty() {
+        return Err(DatasetError::NoImages { path: dir.to_owned() });
+    }
+    Ok(Unlabelled { images, findings: seen.into_findings().collect() })
 }
 
 type Parts = BTreeMap<SplitName, Vec<ClassFolder>>;
