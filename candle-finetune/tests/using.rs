@@ -439,3 +439,19 @@ fn a_reference_of_another_shape_is_an_error() {
     bench.file("letter.safetensors", "Dear file");
     bench.run(&["verify", "--model", "model", "--reference", "letter.safetensors"]).failed().said(&["letter"]);
 }
+
+#[test]
+fn errors_have_no_backtrace_unless_it_is_asked_for_by_its_own_name() {
+    let bench = verifiable();
+    reference(&bench, "r.safetensors", |tensors| {
+        let empty = tensors["input"].narrow(3, 0, 0).unwrap().contiguous().unwrap();
+        tensors.insert("input", empty);
+    });
+    let verify = |name: &str| {
+        let mut command = bench.command(&VERIFY);
+        command.env(name, "1");
+        common::run(command).failed().said(&["error: images of shape (3, 32, 0) where (3, H, W) is expected"])
+    };
+    assert_eq!(verify("RUST_BACKTRACE").err.lines().count(), 1);
+    assert!(verify("RUST_LIB_BACKTRACE").err.lines().count() > 1);
+}
