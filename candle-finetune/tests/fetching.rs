@@ -76,6 +76,14 @@ fn fetch_prints_where_the_verified_weights_lie() {
 }
 
 #[test]
+fn a_host_that_never_answers_is_told_of_once_before_the_error() {
+    let hub = Hub::new();
+    let ran = hub.run_with(&["fetch", NAME], &[("HF_ENDPOINT", "http://127.0.0.1:1")]).failed();
+    assert_eq!(ran.err.matches("trying again").count(), 1, "{ran:?}");
+    ran.said(&["error: ", "no connection to 127.0.0.1", "hint: check the connection"]);
+}
+
+#[test]
 fn what_was_fetched_is_used_without_a_request() {
     let hub = Hub::fetched();
     hub.run(&["fetch", NAME]).succeeded();

@@ -70,7 +70,7 @@ impl Patience {
 
     /// Counts attempts from the start.
     pub(super) fn retries(&self) -> Retries<'_> {
-        Retries { patience: self, failures: 0 }
+        Retries { patience: self, failures: 0, told: None }
     }
 }
 
@@ -78,6 +78,8 @@ impl Patience {
 pub(super) struct Retries<'a> {
     patience: &'a Patience,
     failures: u32,
+    /// What the last failure was.
+    told: Option<String>,
 }
 
 impl Retries<'_> {
@@ -86,7 +88,13 @@ impl Retries<'_> {
         self.failures += 1;
         match self.delay(failure.again) {
             Some(delay) => {
-                tracing::warn!("{}; trying again in {:.1} s", failure.error, delay.as_secs_f32());
+                let text = failure.error.to_string();
+                if self.is_news(&text, failure.again) {
+                    tracing::warn!("{text}; trying again in {:.1} s", delay.as_secs_f32());
+                } else {
+                    tracing::info!("{text}; trying again in {:.1} s", delay.as_secs_f32());
+                }
+                self.told = Some(text);
                 tokio::time::sleep(delay).await;
                 Ok(())
             }
@@ -94,9 +102,14 @@ impl Retries<'_> {
         }
     }
 
+    /// Whether a failure is another than the last, or has a pause that may be long.
+    fn is_news(&self, text: &str, again: Again) -> bool {
+        matches!(again, Again::After(_)) || self.told.as_deref() != Some(text)
+    }
+
     /// Forgets earlier failures, because there was progress.
     pub(super) fn reset(&mut self) {
-        self.failures = 0;
+        (self.failures, self.told) = (0, None);
     }
 
     fn delay(&self, again: Again) -> Option<Duration> {
@@ -118,7 +131,7 @@ mod tests {
     use super::*;
 
     fn delay(failures: u32, again: Again) -> Option<Duration> {
-        Retries { patience: &Patience::default(), failures }.delay(again)
+        Retries { patience: &Patience::default(), failures, told: None }.delay(again)
     }
 
     #[test]
@@ -138,5 +151,18 @@ mod tests {
     #[test]
     fn what_would_fail_again_is_not_tried_again() {
         assert_eq!(delay(1, Again::Never), None);
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_each_pause_that_the_server_asks_for() {
+        let patience = Patience::default();
+        let mut retries = patience.retries();
+        assert!(retries.is_news("no connection", Again::Soon));
+        retries.told = Some("no connection".into());
+        assert!(!retries.is_news("no connection", Again::Soon));
+        assert!(retries.is_news("status 503", Again::Soon));
+        assert!(retries.is_news("no connection", Again::After(Duration::from_secs(60))));
+        retries.reset();
+        assert!(retries.is_news("no connection", Again::Soon));
     }
 }
