@@ -301,6 +301,19 @@ fn a_network_that_differs_too_much_fails() {
 }
 
 #[test]
+fn what_changes_nothing_in_a_comparison_is_refused() {
+    let bench = verifiable();
+    for option in [["--weights", "gone.pth"], ["--in-chans", "1"]] {
+        let verify =
+            |further: &[&str]| bench.run(&[&["verify", "--model", "resnet20_cifar"][..], &option, further].concat());
+        let said = format!("error: {} changes nothing where networks with formula weights are compared", option[0]);
+        verify(&[]).failed().said(&[&said, "hint: ", "--reference"]);
+    }
+    reference(&bench, "r.safetensors", |_| {});
+    bench.run(&[&VERIFY[..], &["--in-chans", "1"]].concat()).failed().said(&["`input` has 3 channels, expected 1"]);
+}
+
+#[test]
 fn sizes_without_a_stored_photo_say_that_they_were_not_compared() {
     let bench = Bench::with_photos();
     let arguments = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--input-size", "24"];

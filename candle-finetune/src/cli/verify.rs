@@ -5,6 +5,7 @@ mod stored;
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use candle_resnet::registry::ModelName;
 use clap::Args;
 
@@ -37,12 +38,28 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             let reference = file::Reference::read(path)?;
             reference.compare(&arguments.model.load(None)?, arguments.tolerance, &device)?
         }
-        None => stored::compare(&arguments.describe()?, arguments.tolerance, &device)?,
+        None => {
+            arguments.check_needs_no_reference()?;
+            stored::compare(&arguments.describe()?, arguments.tolerance, &device)?
+        }
     };
     Ok(if passed { Outcome::Done } else { Outcome::Unsatisfied })
 }
 
 impl Arguments {
+    /// Refuses what the stored references, which are of networks as they are published, with formula weights, would pass over.
+    fn check_needs_no_reference(&self) -> anyhow::Result<()> {
+        let ignored =
+            [("--weights", self.model.weights.is_some()), ("--in-chans", self.model.channels.get().is_some())];
+        match ignored.iter().find(|(_, given)| *given) {
+            Some((name, _)) => bail!(
+                "{name} changes nothing where networks with formula weights are compared\n\
+                 hint: leave it away, or compare with a file of another program by --reference"
+            ),
+            None => Ok(()),
+        }
+    }
+
     /// Network and preprocessing, without weights.
     fn describe(&self) -> anyhow::Result<candle_resnet::model::Description> {
         let catalogue = self.model.catalogue.open()?;
