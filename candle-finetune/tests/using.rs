@@ -112,6 +112,23 @@ fn classes_that_the_model_does_not_know_are_named() {
 }
 
 #[test]
+fn the_library_is_as_sure_as_the_program() {
+    let bench = Bench::with_bundle();
+    let model = load(&bench, "bundle");
+    assert_eq!(Some(model.temperature), bench.json("bundle/config.json")["calibration"]["temperature"].as_f64());
+    assert_ne!(model.temperature, 1.0);
+    let classifier = model.classifier(&Device::Cpu).unwrap();
+    let ours = classifier.predict(bench.path("photos/red/000.png"), 2).unwrap();
+    let ran =
+        bench.run(&["predict", "photos/red/000.png", "--model", "bundle", "--json", "--device", "cpu"]).succeeded();
+    let theirs = ran.json_lines()[0]["predictions"].as_array().unwrap().clone();
+    for (ours, theirs) in ours.iter().zip(theirs) {
+        let difference = f64::from(ours.probability) - theirs["probability"].as_f64().unwrap();
+        assert!(theirs["label"] == *ours.label && difference.abs() < 1e-6, "{ours:?} {theirs}");
+    }
+}
+
+#[test]
 fn the_likeliest_labels_come_first() {
     let bench = Bench::with_bundle();
     let ran = bench.run(&["predict", "photos/red/000.png", "--model", "bundle"]).succeeded();

@@ -24,6 +24,7 @@ pub struct Classifier {
     fc: Linear,
     label_names: Vec<String>,
     preprocessing: Preprocessing,
+    temperature: f64,
 }
 
 /// One label that a photo may have.
@@ -33,7 +34,7 @@ pub struct Prediction {
     pub index: usize,
     /// Name of the class, or `class 3` where nobody named it.
     pub label: String,
-    /// Softmax over all classes.
+    /// Softmax over all classes, of logits divided by the classifier's temperature.
     pub probability: f32,
 }
 
@@ -43,11 +44,19 @@ impl Classifier {
             return Err(Error::FeaturesOnly(model.provenance.model.clone()));
         }
         let trunk = model.trunk_with(device, options)?;
-        Classifier::with_trunk(model, trunk, &weights::tensors(&model.weights)?, model.label_names.clone())
+        let tensors = weights::tensors(&model.weights)?;
+        let classifier = Classifier::with_trunk(model, trunk, &tensors, model.label_names.clone())?;
+        Ok(classifier.with_temperature(model.temperature))
+    }
+
+    /// The same whose probabilities are those of logits divided by `temperature`, above 0: that of [`Model::temperature`] where the model
+    /// made it, else 1.
+    pub fn with_temperature(self, temperature: f64) -> Classifier {
+        Classifier { temperature, ..self }
     }
 
     /// A `trunk` that is compiled already, of `model`'s shape and for photos as `model` takes them, under a head of the `fc.weight` (classes, D)
-    /// and the `fc.bias` (classes) among `tensors`; `label_names` are those of the classes.
+    /// and the `fc.bias` (classes) among `tensors`; `label_names` are those of the classes. Nothing is known of that head's temperature.
     ///
     /// # Errors
     /// If one of the two is missing or of another shape than the trunk's features and the labels ask for, or the trunk's device has no room.
@@ -72,7 +81,7 @@ impl Classifier {
         }
         let fc = Linear::new(weight, Some(bias));
         let (architecture, preprocessing) = (model.architecture, model.preprocessing.clone());
-        Ok(Classifier { architecture, trunk, fc, label_names, preprocessing })
+        Ok(Classifier { architecture, trunk, fc, label_names, preprocessing, temperature: 1.0 })
     }
 
     /// The network's shape.
@@ -95,7 +104,7 @@ impl Classifier {
         &self.preprocessing
     }
 
-    /// (N, C, H, W) → (N, classes).
+    /// (N, C, H, W) → (N, classes), as the network gives them: no temperature divides them.
     ///
     /// # Errors
     /// If shapes or devices do not fit.
@@ -143,7 +152,7 @@ impl Classifier {
     /// # Errors
     /// If `logits` is not a vector.
     pub fn rank(&self, logits: &Tensor, top: usize) -> Result<Vec<Prediction>> {
-        let probabilities: Vec<f32> = candle_nn::ops::softmax(logits, 0)?.to_vec1()?;
+        let probabilities: Vec<f32> = candle_nn::ops::softmax(&(logits / self.temperature)?, 0)?.to_vec1()?;
         let mut order: Vec<usize> = (0..probabilities.len()).collect();
         order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
         let prediction =
@@ -175,6 +184,7 @@ mod tests {
             synsets: Vec::new(),
             preprocessing: architecture.default_preprocessing(),
             drop_rates: Default::default(),
+            temperature: 1.0,
             weights: fresh_weights(architecture, classes, 0, &Device::Cpu).unwrap(),
             provenance: Provenance { model: "test_resnet".into(), ..Provenance::default() },
         }
@@ -198,6 +208,20 @@ mod tests {
             assert!(pooled.iter().zip(&features).all(|(a, b)| (a - b).abs() <= 1e-6 * largest), "{name}");
             assert!(largest > 0.0);
         }
+    }
+
+    #[test]
+    fn a_temperature_divides_the_logits_of_probabilities_alone() {
+        let image = Tensor::zeros((1, 3, 64, 64), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let plain = model(3).classifier(&Device::Cpu).unwrap();
+        let warm = Model { temperature: 4.0, ..model(3) }.classifier(&Device::Cpu).unwrap();
+        let logits = |classifier: &Classifier| classifier.logits(&image).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(logits(&plain), logits(&warm));
+        let logits = Tensor::new(&[4f32, 0.0, 0.0], &Device::Cpu).unwrap();
+        let best = |classifier: &Classifier| classifier.rank(&logits, 1).unwrap()[0].probability;
+        let expected = |logit: f32| logit.exp() / (logit.exp() + 2.0);
+        assert!((best(&plain) - expected(4.0)).abs() < 1e-6 && (best(&warm) - expected(1.0)).abs() < 1e-6);
+        assert_eq!(best(&warm.with_temperature(1.0)), best(&plain));
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub struct Description {
     pub preprocessing: Preprocessing,
     /// How the network is thinned while it trains.
     pub drop_rates: DropRates,
+    /// What logits are divided by for probabilities that mean what they say; 1 where nobody calibrated.
+    pub temperature: f64,
     /// Where the weights come from, as far as it is known yet.
     pub provenance: Provenance,
     source: WeightsSource,
@@ -156,6 +158,9 @@ pub struct Model {
     pub preprocessing: Preprocessing,
     /// How the network is thinned while it trains.
     pub drop_rates: DropRates,
+    /// What logits are divided by for probabilities that mean what they say, as a bundle's `config.json` has it for photos that are
+    /// prepared as it says; 1 where nobody calibrated.
+    pub temperature: f64,
     /// Every tensor of the network, under torchvision's names.
     pub weights: VarMap,
     /// Where the weights came from.
@@ -364,6 +369,7 @@ fn describe_card(card: &ModelCard, name: &str) -> Result<Description> {
         labels: labels_of(card),
         preprocessing: card.preprocessing(),
         drop_rates: DropRates::default(),
+        temperature: 1.0,
         provenance: Provenance {
             model: name.into(),
             repository: card.repository.clone(),
@@ -407,6 +413,7 @@ fn describe_with(catalogue: &Catalogue, name: &str, source: WeightsSource) -> Re
         labels,
         preprocessing: tagged.map_or_else(|| architecture.default_preprocessing(), ModelCard::preprocessing),
         drop_rates: DropRates::default(),
+        temperature: 1.0,
         provenance: Provenance { model: name.into(), ..Provenance::default() },
         source,
     })
@@ -445,6 +452,7 @@ fn describe_config(name: &str, config: ModelConfig, provenance: Provenance, sour
         labels: config.label_names.map_or(Labels::Unknown, |names| described(names, &config.label_descriptions)),
         preprocessing: config.preprocessing,
         drop_rates: config.drop_rates,
+        temperature: config.temperature,
         provenance: Provenance {
             model: name.into(),
             license: config.license,
@@ -570,6 +578,7 @@ fn assemble(description: Description, classes: usize, weights: VarMap) -> Model 
         synsets,
         preprocessing: description.preprocessing.for_channels(description.architecture.in_channels),
         drop_rates: description.drop_rates,
+        temperature: description.temperature,
         weights,
         provenance: description.provenance,
     }

@@ -2,7 +2,8 @@
 //!
 //! Logits and labels of images that nothing was learned from → a temperature (Guo et al., "On Calibration of Modern Neural Networks",
 //! 2017) and a risk–coverage curve (El-Yaniv and Wiener, "On the Foundations of Noise-free Selective Classification", 2010). Knows no
-//! network and no image; only [`stored`] touches a file. Nothing here changes what a `Classifier` gives: divide its logits by the temperature.
+//! network and no image; only [`stored`] touches a file. A bundle's `Classifier` divides by the temperature itself where it gives
+//! probabilities; its logits, which are measured here, are as the network gives them.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};

@@ -30,6 +30,9 @@ pub struct ModelConfig {
     pub preprocessing: Preprocessing,
     /// How the network is thinned while it trains.
     pub drop_rates: DropRates,
+    /// What logits are divided by for probabilities that mean what they say: `temperature` of the field `calibration` that
+    /// `candle-finetune` writes, which is one of `extra` to [`to_json`](ModelConfig::to_json); else 1.
+    pub temperature: f64,
     /// Licence of the weights.
     pub license: Option<String>,
     /// Where the weights come from.
@@ -110,6 +113,7 @@ impl ModelConfig {
             label_descriptions: BTreeMap::new(),
             preprocessing: architecture.default_preprocessing(),
             drop_rates: DropRates::default(),
+            temperature: 1.0,
             license: None,
             origin_url: None,
             extra: Map::new(),

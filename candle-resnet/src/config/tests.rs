@@ -33,6 +33,22 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
+fn a_temperature_is_that_of_our_calibration() {
+    let temperature = |calibration: &str| {
+        let text = format!(r#"{{"architecture": "resnet18", "num_classes": 2, "calibration": {calibration}}}"#);
+        ModelConfig::parse(&text).map(|config| config.temperature).map_err(|error| error.to_string())
+    };
+    assert_eq!(temperature(r#"{"temperature": 1.25, "risk_coverage": ""}"#), Ok(1.25));
+    for others in ["null", "3", r#"{"bins": 15}"#] {
+        assert_eq!(temperature(others), Ok(1.0));
+    }
+    for wrong in ["0", "-1.5", "\"warm\"", "null"] {
+        let error = temperature(&format!(r#"{{"temperature": {wrong}}}"#)).unwrap_err();
+        assert_eq!(error, format!("`calibration.temperature` is {wrong}, expected a number above 0"));
+    }
+}
+
+#[test]
 fn first_convolution_of_a_deep_stem_is_named() {
     let config = |name: &str| {
         let text = format!(r#"{{"architecture": "{name}", "num_classes": 2}}"#);

@@ -9,9 +9,8 @@ use super::row::Found;
 use crate::cli::common::ModelArguments;
 use crate::cli::text::percent;
 
-/// What is done with logits.
+/// What is an answer.
 pub struct Confidence {
-    temperature: f64,
     /// From where on answers are given, and the part of wrong ones that was asked for.
     pub selection: Option<(Selection, f64)>,
 }
@@ -24,8 +23,7 @@ impl Confidence {
     pub fn new(arguments: &ModelArguments, model: &Model, max_error: Option<f64>) -> anyhow::Result<Confidence> {
         let bundle = arguments.bundle(model);
         let calibration = bundle.map(stored::read).transpose()?.flatten();
-        let temperature = calibration.as_ref().map_or(1.0, |calibration| calibration.temperature);
-        let Some(max_error) = max_error else { return Ok(Confidence { temperature, selection: None }) };
+        let Some(max_error) = max_error else { return Ok(Confidence { selection: None }) };
         let name = &arguments.model;
         let Some(calibration) = calibration else {
             let way_out = match bundle {
@@ -44,12 +42,12 @@ impl Confidence {
                 percent(max_error)
             );
         };
-        Ok(Confidence { temperature, selection: Some((selection, max_error)) })
+        Ok(Confidence { selection: Some((selection, max_error)) })
     }
 
     /// The likeliest labels of an image's logits (classes), and whether that is an answer.
     pub fn rank(&self, classifier: &Classifier, logits: &Tensor, top: usize) -> candle_finetune::Result<Found> {
-        let predictions = classifier.rank(&(logits / self.temperature)?, top)?;
+        let predictions = classifier.rank(logits, top)?;
         let best = predictions.first().map_or(0.0, |best| f64::from(best.probability));
         Ok(Found { predictions, sure: self.is_sure(best) })
     }
