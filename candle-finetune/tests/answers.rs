@@ -70,6 +70,27 @@ fn evaluation_says_how_far_confidence_is_from_accuracy() {
 }
 
 #[test]
+fn a_calibration_is_of_photos_as_the_bundle_takes_them() {
+    let bench = Bench::with_bundle();
+    let other = ["--input-size", "24"];
+    let said = ["note: `bundle` was calibrated on photos as its config.json prepares them", "hint: `finetune eval`"];
+    predict(&bench, &[&["photos"], &other[..]].concat()).succeeded().said(&said);
+    predict(&bench, &["photos", "--input-size", "32", "--mean", "0.4"]).succeeded().said(&said);
+    predict(&bench, &["photos", "--input-size", "32"]).succeeded().did_not_say(&["note: "]);
+    let calibrate = ["eval", "photos", "--model", "bundle", "--calibrate"];
+    let before = bench.read("bundle/config.json");
+    bench
+        .run(&[&calibrate, &other[..]].concat())
+        .failed()
+        .said(&["error: `bundle` cannot be calibrated on photos", "hint: "]);
+    assert_eq!(bench.read("bundle/config.json"), before);
+    bench.run(&["eval", "photos", "--model", "bundle", "--input-size", "24"]).succeeded().printed(&["at temperature"]);
+    bench.model_folder("model", Some(&["blue", "red"]), 2);
+    let arguments = ["predict", "photos", "--model", "model", "--input-size", "24"];
+    bench.run(&arguments).succeeded().did_not_say(&["note: "]);
+}
+
+#[test]
 fn only_a_folder_can_be_calibrated() {
     let bench = Bench::with_photos();
     let ran = bench.run(&["eval", "photos", "--model", "resnet20_cifar.embedded", "--calibrate"]).failed();

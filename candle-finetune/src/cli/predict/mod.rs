@@ -15,7 +15,7 @@ use anyhow::bail;
 use candle_core::Tensor;
 use candle_finetune::dataset::Sample;
 use candle_finetune::extract::{FeatureBatch, Skipped, Unreadable, Views, batch_size, extract_each};
-use candle_resnet::{Classifier, Prediction};
+use candle_resnet::{Classifier, Model, Prediction};
 use clap::{ArgGroup, Args, ValueEnum};
 
 use super::Outcome;
@@ -117,7 +117,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let form = arguments.form()?;
     output::check_may_write(arguments)?;
     let photos = listed(&arguments.photos)?;
-    let model = arguments.reading.preprocessing.adapt(arguments.model.load(None)?)?;
+    let model = load(arguments)?;
     let confidence = Confidence::new(&arguments.model, &model, arguments.max_error)?;
     let truths = arguments.labels.as_deref().map(|file| Truths::read(file, &model)).transpose()?;
     truths.iter().for_each(|truths| truths.compare(&photos));
@@ -161,6 +161,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     output.flush()?;
     Ok(summary::print(&output.counts, &confidence, sheet.labelled))
+}
+
+/// The model, for photos that are prepared as was asked for; it says so where it was calibrated on others.
+fn load(arguments: &Arguments) -> anyhow::Result<Model> {
+    let model = arguments.model.load(None)?;
+    let own = model.preprocessing.clone();
+    let model = arguments.reading.preprocessing.adapt(model)?;
+    if model.preprocessing != own && model.temperature != 1.0 {
+        say!(
+            "note: `{}` was calibrated on photos as its config.json prepares them: otherwise it may be wrong more often than it says\n\
+             hint: `finetune eval` with the same options measures that on labelled photos",
+            arguments.model.model
+        );
+    }
+    Ok(model)
 }
 
 /// Photos that have no row yet.
