@@ -323,6 +323,17 @@ mod unix {
     }
 
     #[test]
+    fn class_name_that_would_break_lines_is_refused_but_a_file_name_is_not() {
+        let root = folder(&["a/1.png", "a/1\n2.png", "b/1.png"]);
+        assert_eq!(read(&root).split(SplitName::Train).len(), 3);
+        fs::create_dir(root.path().join("c\nd")).unwrap();
+        let (error, hint) = refusal(&root);
+        assert_eq!(error, "\"DIR/c/nd\": the folder's name holds control characters");
+        assert_eq!(hint, "rename the folder: its name becomes a label");
+        assert_eq!(survey(root.path()).unwrap().dataset.classes, ["a", "b"]);
+    }
+
+    #[test]
     fn a_survey_goes_on_without_a_folder_whose_name_is_no_text() {
         let root = folder(&["a/1.png", "b/1.png"]);
         if fs::create_dir(root.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"))).is_err() {

@@ -86,6 +86,12 @@ pub enum DatasetError {
         /// The folder.
         path: PathBuf,
     },
+    /// A class name that breaks lines or moves a cursor wherever it is printed.
+    #[error("{:?}: the folder's name holds control characters", path)]
+    ControlCharacters {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A dataset with nothing to learn from.
     #[error("{}: has no training images, only {}", path.display(), list(found))]
     NoTraining {
@@ -132,7 +138,9 @@ impl DatasetError {
             DatasetError::EmptyClass { .. } => "convert its images to JPEG or PNG, or remove the folder".to_owned(),
             DatasetError::TwoFoldersForOneSplit { .. } => "merge the two".to_owned(),
             DatasetError::UnknownClasses { unknown, known, .. } => unknown_classes_hint(unknown, known),
-            DatasetError::NotUtf8 { .. } => "rename the folder: its name becomes a label".to_owned(),
+            DatasetError::NotUtf8 { .. } | DatasetError::ControlCharacters { .. } => {
+                "rename the folder: its name becomes a label".to_owned()
+            }
             DatasetError::NoTraining { .. } => "put the photos to learn from into a folder `train`".to_owned(),
             DatasetError::OneClass { path, class, inner } if inner.len() > 1 => {
                 format!("did you mean {}?", path.join(class).display())

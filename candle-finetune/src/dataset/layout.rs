@@ -110,6 +110,7 @@ fn contents(folder: &Path, problems: &mut Vec<DatasetError>) -> Result<Contents,
 
 fn class_folder(path: PathBuf) -> Result<ClassFolder, DatasetError> {
     match path.file_name().and_then(|name| name.to_str()) {
+        Some(name) if name.contains(char::is_control) => Err(DatasetError::ControlCharacters { path }),
         Some(name) => Ok(ClassFolder { name: name.to_owned(), path }),
         None => Err(DatasetError::NotUtf8 { path }),
     }

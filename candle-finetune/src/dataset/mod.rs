@@ -103,7 +103,7 @@ impl Dataset {
 /// # Errors
 /// No such folder, or one there that cannot be read; no images; images beside the class folders' place; a class folder of the
 /// training part without images; a class in `val` or `test` that `train` lacks; two folders for one split; a class name
-/// that is not UTF-8.
+/// that is not UTF-8 or holds control characters.
 pub fn scan(dir: &Path) -> Result<Dataset, DatasetError> {
     let Survey { dataset, problems } = survey(dir)?;
     problems.into_iter().next().map_or(Ok(dataset), Err)
