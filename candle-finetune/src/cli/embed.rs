@@ -22,7 +22,7 @@ use super::train::print_findings;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Photos: files, folders, patterns in quotes, or - for a list on stdin, one path a line
+    /// Photos: files, folders, patterns in quotes, or - for a list on stdin (lines, or `find -print0`)
     #[arg(required = true, value_name = "PHOTO|DIR")]
     photos: Vec<PathBuf>,
 

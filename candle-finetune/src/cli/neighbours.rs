@@ -23,7 +23,7 @@ use super::train::print_findings;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Photos to find the neighbours of: files, folders, patterns in quotes, or - for a list on stdin, one path a line
+    /// Photos to find the neighbours of: files, folders, patterns in quotes, or - for a list on stdin (lines, or `find -print0`)
     #[arg(required = true, value_name = "PHOTO")]
     photos: Vec<PathBuf>,
 

@@ -1,6 +1,6 @@
 //! Photos as people name them: files, folders, patterns, and a list on stdin.
 
-use std::io::BufRead;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
@@ -9,13 +9,13 @@ use glob::{MatchOptions, glob_with};
 
 /// Every photo that `named` stands for, in that order.
 ///
-/// A folder is searched through, and what is passed over there is told, `-` takes a path from each line of stdin, and what is no file and holds `*`, `?` or `[` is a pattern.
+/// A folder is searched through, and what is passed over there is told, `-` takes a path from each line of stdin, or what ends in a zero byte where there is one, and what is no file and holds `*`, `?` or `[` is a pattern.
 /// Other paths are taken as they are, whether there is a file or not.
 pub fn listed(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut photos = Vec::new();
     for name in named {
         match name.to_str() {
-            Some("-") => photos.extend(lines(std::io::stdin().lock())?),
+            Some("-") => photos.extend(paths(std::io::stdin().lock())?),
             Some(pattern) if pattern.contains(['*', '?', '[']) && !name.exists() => photos.extend(matching(pattern)?),
             _ => photos.extend(below(name)?),
         }
@@ -23,10 +23,14 @@ pub fn listed(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(photos)
 }
 
-fn lines(input: impl BufRead) -> anyhow::Result<Vec<PathBuf>> {
-    let lines = input.split(b'\n').collect::<Result<Vec<_>, _>>().map_err(|error| anyhow!("stdin: {error}"))?;
-    let without_return = |line: Vec<u8>| line.strip_suffix(b"\r").map(<[u8]>::to_vec).unwrap_or(line);
-    Ok(lines.into_iter().map(without_return).filter(|line| !line.is_empty()).map(path_of).collect())
+fn paths(mut input: impl Read) -> anyhow::Result<Vec<PathBuf>> {
+    let mut text = Vec::new();
+    input.read_to_end(&mut text).map_err(|error| anyhow!("stdin: {error}"))?;
+    // No path holds a zero byte: where there are some, as `find -print0` writes, line breaks are parts of names.
+    let zero = text.contains(&0);
+    let (end, return_before_it) = if zero { (0, &b""[..]) } else { (b'\n', &b"\r"[..]) };
+    let paths = text.split(|&byte| byte == end).map(|path| path.strip_suffix(return_before_it).unwrap_or(path));
+    Ok(paths.filter(|path| !path.is_empty()).map(|path| path_of(path.to_vec())).collect())
 }
 
 /// A path need not be text.
@@ -60,4 +64,17 @@ fn below(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
         return Ok(found.images);
     }
     Ok(vec![path.to_path_buf()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_lines_or_end_in_zero_bytes() {
+        let listed = |text: &str| paths(text.as_bytes()).unwrap();
+        assert_eq!(listed("a.jpg\n\nb c.jpg\r\nd.jpg"), ["a.jpg", "b c.jpg", "d.jpg"].map(PathBuf::from));
+        assert_eq!(listed("a\nb.jpg\0c\r\0"), ["a\nb.jpg", "c\r"].map(PathBuf::from));
+        assert!(listed("").is_empty());
+    }
 }

@@ -33,7 +33,7 @@ use truth::Truths;
 #[derive(Args)]
 #[command(group = ArgGroup::new("written").args(["output", "explain"]).multiple(true))]
 pub struct Arguments {
-    /// Photos to look at: files, folders, patterns in quotes ('photos/*.jpg'), or - for a list on stdin, one path a line
+    /// Photos to look at: files, folders, patterns in quotes ('photos/*.jpg'), or - for a list on stdin (lines, or `find -print0`)
     #[arg(required = true, value_name = "PHOTO")]
     photos: Vec<PathBuf>,
 
