@@ -68,7 +68,7 @@ impl Draft {
     /// A folder beside the target, or in it where its files are to be replaced: a rename out of it stays on one disk.
     fn folder(&self) -> Result<TempDir> {
         let parent = match self.target.parent() {
-            _ if self.target.is_dir() => &self.target,
+            _ if self.overwrite && self.target.is_dir() => &self.target,
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
@@ -116,7 +116,7 @@ impl WrittenDraft {
     /// Gives the bundle its name. Where the folder exists and may be overwritten, only files of a bundle are replaced.
     ///
     /// # Errors
-    /// If the system refuses; or [`Error::Exists`] if someone made the folder meanwhile.
+    /// If the system refuses; or [`Error::Taken`] if someone made the folder meanwhile: the bundle stays beside it.
     pub fn publish(self) -> Result<PathBuf> {
         let target = self.draft.target.clone();
         if target.exists() {
@@ -130,7 +130,10 @@ impl WrittenDraft {
     fn replace(self) -> Result<PathBuf> {
         let Draft { target, overwrite } = self.draft;
         if !overwrite {
-            return Err(Error::Exists(target));
+            let kept = self.folder.keep();
+            // As the target was named: from where the program runs.
+            let kept = kept.file_name().map_or(kept.clone(), |name| target.with_file_name(name));
+            return Err(Error::Taken { target, kept });
         }
         // What only some bundles have must not be taken for this one's.
         for stale in OPTIONAL.map(|name| target.join(name)).into_iter().filter(|stale| stale.is_file()) {

@@ -71,7 +71,12 @@ impl CheckpointError {
         match self {
             CheckpointError::Write { path, .. } => {
                 let folder = path.parent().unwrap_or(Path::new("."));
-                Some(format!("make room and go on from the last one: finetune train --resume {}", folder.display()))
+                Some(match folder.is_dir() {
+                    true => {
+                        format!("make room and go on from the last one: finetune train --resume {}", folder.display())
+                    }
+                    false => "make room and begin anew".into(), // It goes where there is none to go on from.
+                })
             }
             CheckpointError::Folder { .. } => None,
             CheckpointError::Unreadable { folder, .. } => {
@@ -339,10 +344,14 @@ mod tests {
     #[test]
     fn one_that_cannot_be_written_names_its_file_and_the_way_out() {
         let folder = tempfile::tempdir().unwrap();
+        let name = "epoch-000001-batch-000000000.checkpoint.safetensors";
         fs::write(folder.path().join("file"), "in the way").unwrap();
-        let checkpoints = Checkpoints::new(folder.path().join("file"), Duration::ZERO);
-        let error = checkpoints.write(Position { epochs: 1, batches: 0 }, &checkpoint(1.0)).unwrap_err();
-        assert!(error.to_string().contains("epoch-000001-batch-000000000.checkpoint.safetensors"), "{error}");
-        assert!(error.hint().unwrap().contains("--resume"));
+        fs::create_dir_all(folder.path().join("run").join(name)).unwrap();
+        for (run, way_out) in [("run", "finetune train --resume "), ("file", "begin anew")] {
+            let checkpoints = Checkpoints::new(folder.path().join(run), Duration::ZERO);
+            let error = checkpoints.write(Position { epochs: 1, batches: 0 }, &checkpoint(1.0)).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+            assert!(error.hint().unwrap().contains(way_out), "{error}");
+        }
     }
 }

@@ -11,12 +11,18 @@ use common::Bench;
 
 /// Starts the program, waits until a line of stderr has `sign`, interrupts it, and gives exit code and stderr.
 fn interrupted_at(sign: &str, command: &mut Command) -> (Option<i32>, String) {
+    interrupted_after(sign, || {}, command)
+}
+
+/// The same after some `work` there.
+fn interrupted_after(sign: &str, work: impl Fn(), command: &mut Command) -> (Option<i32>, String) {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = String::new();
     let mut sent = false;
     for line in BufReader::new(child.stderr.take().unwrap()).lines() {
         said += &(line.unwrap() + "\n");
         if !sent && said.contains(sign) {
+            work();
             interrupt(&child);
             sent = true;
         }
@@ -43,6 +49,22 @@ fn interrupted_epochs_keep_the_best_so_far() {
     let rows = bench.rows("bundle/metrics.csv").len();
     assert!((1..1_000_000).contains(&rows), "{rows}");
     bench.run(&["predict", "photos/red/000.png", "--model", "bundle"]).succeeded().printed(&["red"]);
+}
+
+#[test]
+fn a_bundle_whose_place_was_taken_meanwhile_stays_beside_it() {
+    let bench = Bench::with_photos();
+    let arguments = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--out", "out/bundle"];
+    let mut command = bench.command(&[&arguments[..], &["--epochs", "1000000"]].concat());
+    let take = || drop(bench.file("out/bundle/theirs", "in the way"));
+    let (code, said) = interrupted_after("train loss", take, &mut command);
+    assert_eq!(code, Some(1), "{said}");
+    let [kept, _] = <[String; 2]>::try_from(common::names_in(&bench.path("out"))).unwrap();
+    let error = "error: out/bundle: was made by somebody else meanwhile; what this run made is in ";
+    assert!(said.contains(&format!("{error}out/{kept}\nhint: ")), "{said}");
+    assert_eq!(common::names_in(&bench.path("out/bundle")), ["theirs"]);
+    std::fs::rename(bench.path(&format!("out/{kept}")), bench.path("mine")).unwrap();
+    bench.run(&["predict", "photos/red/000.png", "--model", "mine"]).succeeded().printed(&["red"]);
 }
 
 /// Trains the last stage, with a batch for each image of an epoch that nobody has time for.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use candle_finetune::Error;
-use candle_finetune::bundle::{Draft, RunRecord};
+use candle_finetune::bundle::{Draft, RunRecord, WrittenDraft};
 use candle_finetune::dataset::Dataset;
 use candle_finetune::doctor::exact_copies;
 use candle_finetune::finetuning::{Derived, Machine, fine_tune_model};
@@ -132,7 +132,15 @@ impl Arguments {
             }
         };
         let record = for_anywhere(record);
-        let bundle = draft.write(&model, &delivered.tuned, &settings, &record)?.publish()?;
+        let written = draft.write(&model, &delivered.tuned, &settings, &record).and_then(WrittenDraft::publish);
+        let bundle = match written {
+            Ok(bundle) => bundle,
+            Err(error) => {
+                let folder = unfinished.and_then(|unfinished| unfinished.close(true));
+                folder.iter().for_each(|folder| log.unfinished(folder));
+                return Err(error.into());
+            }
+        };
         let (model, dataset, settings, record, copies) = (&model, &dataset, &settings, &record, copies.as_slice());
         let run = report::Run { model, dataset, settings, record, copies };
         let written = (!self.no_report).then(|| run.report(&delivered, &bundle, interrupt)).transpose();
