@@ -328,6 +328,20 @@ fn rows_whose_photos_are_gone_are_gone_on_with_and_that_is_said() {
 }
 
 #[test]
+fn a_file_that_another_run_writes_to_is_left_alone() {
+    let bench = Bench::with_bundle();
+    let other = std::fs::File::create(bench.path("rows.csv")).unwrap();
+    other.lock().unwrap();
+    let run = |further: &str| predict(&bench, &["photos", "--output", "rows.csv", further]);
+    for further in ["--resume", "--overwrite"] {
+        run(further).failed().said(&["error: rows.csv: another run is writing to it"]);
+    }
+    drop(other);
+    run("--resume").succeeded();
+    assert_eq!(bench.rows("rows.csv").len(), 16);
+}
+
+#[test]
 fn a_list_comes_from_stdin() {
     let bench = Bench::with_bundle();
     let mut command = bench.command(&["predict", "-", "--model", "bundle", "--json"]);

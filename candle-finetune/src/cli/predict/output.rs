@@ -1,6 +1,6 @@
 //! Where rows go.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
@@ -38,11 +38,18 @@ impl Output {
             return Output::begin(sheet, Box::new(BufWriter::new(io::stdout())), Path::new("stdout"));
         };
         let named = |source| Error::Io { path: path.clone(), source };
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(named)?;
+        // Released with the file; where a file system has no locks, two runs may disturb each other.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            bail!("{}: another run is writing to it", path.display());
+        }
+        // A pipe has no length.
+        if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            file.set_len(kept.map_or(0, |kept| kept.bytes as u64)).map_err(named)?;
+        }
         let Some(kept) = kept.filter(|kept| kept.bytes > 0) else {
-            return Output::begin(sheet, Box::new(BufWriter::new(File::create(path).map_err(named)?)), path);
+            return Output::begin(sheet, Box::new(BufWriter::new(file)), path);
         };
-        let mut file = OpenOptions::new().write(true).open(path).map_err(named)?;
-        file.set_len(kept.bytes as u64).map_err(named)?;
         file.seek(io::SeekFrom::End(0)).map_err(named)?;
         let mut counts = Counts::default();
         kept.rows.iter().for_each(|row| counts.add(row.verdict));
