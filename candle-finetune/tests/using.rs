@@ -465,6 +465,10 @@ fn a_reference_of_another_shape_is_an_error() {
         let grey = tensors["input"].narrow(1, 0, 1).unwrap().contiguous().unwrap();
         tensors.insert("input", grey);
     });
+    error("r.safetensors: `input` holds no images", |tensors| {
+        let none = tensors["input"].narrow(0, 0, 0).unwrap().contiguous().unwrap();
+        tensors.insert("input", none);
+    });
     bench.run(&["verify", "--model", "model", "--reference", "gone"]).failed().said(&["gone"]);
     bench.file("letter.safetensors", "Dear file");
     bench.run(&["verify", "--model", "model", "--reference", "letter.safetensors"]).failed().said(&["letter"]);

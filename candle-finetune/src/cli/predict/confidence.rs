@@ -7,7 +7,7 @@ use candle_resnet::{Classifier, Model};
 
 use super::row::Found;
 use crate::cli::common::ModelArguments;
-use crate::cli::text::percent;
+use crate::cli::text::{percent, quoted};
 
 /// What is an answer.
 pub struct Confidence {
@@ -28,7 +28,8 @@ impl Confidence {
         let Some(calibration) = calibration else {
             let way_out = match bundle {
                 Some(_) => format!(
-                    "measure it on photos that it has not learned from: finetune eval DIR --model {name} --calibrate"
+                    "measure it on photos that it has not learned from: finetune eval DIR --model {} --calibrate",
+                    quoted(name)
                 ),
                 None => "train a bundle from it with `finetune train`, which measures it on validation images".into(),
             };
@@ -38,8 +39,9 @@ impl Confidence {
             let images = calibration.risk_coverage.images();
             bail!(
                 "`{name}` is never sure enough for {} of wrong answers, as far as its {images} validation images show\n\
-                 hint: allow more, or calibrate on more photos: finetune eval DIR --model {name} --calibrate",
-                percent(max_error)
+                 hint: allow more, or calibrate on more photos: finetune eval DIR --model {} --calibrate",
+                percent(max_error),
+                quoted(name)
             );
         };
         Ok(Confidence { selection: Some((selection, max_error)) })

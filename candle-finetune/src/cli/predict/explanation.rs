@@ -136,7 +136,10 @@ fn save(picture: &RgbImage, path: &Path) -> Result<()> {
         ImageError::IoError(source) => Error::Io { path: path.into(), source },
         other => Error::Io { path: path.into(), source: std::io::Error::other(other) },
     };
-    picture.save(path).map_err(failed)
+    picture.save(path).map_err(|error| {
+        let _ = fs::remove_file(path); // Half a picture is worse than none.
+        failed(error)
+    })
 }
 
 /// The first of a label's names, in letters and digits.

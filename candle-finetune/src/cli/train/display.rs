@@ -203,7 +203,7 @@ impl Log for Display {
         }
         print_findings(&tuned.findings);
         writeln!(std::io::stdout(), "{}", bundle.display())?;
-        say!("try: finetune predict PHOTO --model {}", bundle.display());
+        say!("try: finetune predict PHOTO --model {}", quoted(&bundle.to_string_lossy()));
         if let Some(page) = report {
             say!("see: {}", page.display());
         }

@@ -33,6 +33,9 @@ impl Reference {
         let mut take = |name: &str, rank: usize| take(&mut tensors, name, rank, path);
         let input = take("input", 4)?.with_context(|| format!("{}: holds no `input`", path.display()))?;
         let input = input.to_dtype(DType::F32)?;
+        if input.dim(0)? == 0 {
+            bail!("{}: `input` holds no images", path.display());
+        }
         let as_f32 = |tensor: Option<Tensor>| tensor.map(|tensor| tensor.to_dtype(DType::F32)).transpose();
         let (logits, features) = (as_f32(take("logits", 2)?)?, as_f32(take("features", 2)?)?);
         if logits.is_none() && features.is_none() {
