@@ -208,6 +208,7 @@ fn a_table_that_is_not_of_these_photos_says_so() {
     of("a.png,red\n./a.png,blue\n", &photos)
         .failed()
         .said(&["error: tables/truth.csv: ./a.png is both `red` and `blue`"]);
+    of("", &photos).failed().said(&["error: tables/truth.csv: no table of path,label: it has no rows"]);
     of(",red\n", &photos).failed().said(&["error: tables/truth.csv: "]);
 }
 
@@ -350,6 +351,7 @@ fn a_list_comes_from_stdin() {
     let lines: Vec<Value> =
         String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!([&lines[0]["path"], &lines[1]["path"]], ["photos/red/000.png", "photos/blue/000.png"]);
+    predict(&bench, &["-"]).failed().said(&["error: stdin: names no photos"]);
 }
 
 #[test]

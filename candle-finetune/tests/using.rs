@@ -256,6 +256,8 @@ fn features_are_overwritten_only_if_asked() {
     bench.run(&[&arguments[..], &["--overwrite"]].concat()).succeeded();
     assert_eq!(checkpoint::read(&bench.path("f.safetensors")).unwrap()["features"].dims(), [16, 64]);
     assert_eq!(bench.names(), ["f.safetensors", "photos"]);
+    let onto_a_folder = [&arguments[..arguments.len() - 1], &["photos", "--overwrite"]].concat();
+    bench.run(&onto_a_folder).failed().said(&["error: photos: is a directory"]);
     bench
         .run(&["embed", "gone", "--model", "resnet20_cifar", "--no-pretrained", "--out", "g"])
         .failed()

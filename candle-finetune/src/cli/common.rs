@@ -1,6 +1,7 @@
 //! Arguments and steps that several commands share.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -403,6 +404,9 @@ pub fn scan_telling(dir: &Path, tell: &mut dyn FnMut(&str)) -> anyhow::Result<Da
 pub fn check_can_write(out: &Path, overwrite: bool) -> anyhow::Result<()> {
     if out.exists() && !overwrite {
         return Err(candle_finetune::Error::Exists(out.into()).into());
+    }
+    if out.is_dir() {
+        return Err(candle_finetune::Error::Io { path: out.into(), source: ErrorKind::IsADirectory.into() }.into());
     }
     new_file(out).map(drop)
 }

@@ -15,12 +15,20 @@ pub fn listed(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut photos = Vec::new();
     for name in named {
         match name.to_str() {
-            Some("-") => photos.extend(paths(std::io::stdin().lock())?),
+            Some("-") => photos.extend(on_stdin()?),
             Some(pattern) if pattern.contains(['*', '?', '[']) && !name.exists() => photos.extend(matching(pattern)?),
             _ => photos.extend(below(name)?),
         }
     }
     Ok(photos)
+}
+
+fn on_stdin() -> anyhow::Result<Vec<PathBuf>> {
+    let paths = paths(std::io::stdin().lock())?;
+    if paths.is_empty() {
+        bail!("stdin: names no photos");
+    }
+    Ok(paths)
 }
 
 fn paths(mut input: impl Read) -> anyhow::Result<Vec<PathBuf>> {

@@ -1,6 +1,5 @@
 //! What the doctor found, as a page.
 
-use std::fs;
 use std::path::Path;
 
 use askama::Template;
@@ -9,6 +8,7 @@ use rayon::prelude::*;
 
 use super::page::{Card, ClassCounts, DoctorPage, FileView, FindingView, KindView, percent};
 use super::pictures::{data_uri, small};
+use super::write_page;
 use crate::doctor::{File, Finding, Report, Severity};
 use crate::error::{Result, io_error};
 
@@ -51,7 +51,7 @@ pub fn write_examination(report: &Report, root: &Path, page: &Path) -> Result<()
         kinds: kinds.map(|findings| kind_view(findings, root)).collect(),
     };
     let html = filled.render().map_err(|error| io_error(page)(std::io::Error::other(error)))?;
-    fs::write(page, html).map_err(io_error(page))
+    write_page(page, &html)
 }
 
 fn kind_view(findings: &[Finding], root: &Path) -> KindView {

@@ -17,6 +17,7 @@ mod rate;
 mod tables;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use askama::Template;
@@ -101,7 +102,7 @@ impl Report<'_> {
             settings: self.settings,
         };
         let html = filled.render().map_err(|error| io_error(page)(std::io::Error::other(error)))?;
-        fs::write(page, html).map_err(io_error(page))
+        write_page(page, &html)
     }
 
     /// Loss and accuracy over the epochs, but for those of a refit, which repeats the first training.
@@ -153,4 +154,13 @@ fn part_row(&PartPlan { part, parameters, trained, lr, statistics }: &PartPlan) 
         },
         lr: lr.map_or("–".into(), |lr| format!("{lr:.2e}")),
     }
+}
+
+/// Half a page is worse than none.
+fn write_page(page: &Path, html: &str) -> Result<()> {
+    let mut file = fs::File::create(page).map_err(io_error(page))?;
+    file.write_all(html.as_bytes()).map_err(|error| {
+        let _ = fs::remove_file(page);
+        io_error(page)(error)
+    })
 }

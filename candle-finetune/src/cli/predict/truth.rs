@@ -95,6 +95,10 @@ fn some(first: &Path, count: usize) -> String {
     format!("{}{}", first.display(), if count > 1 { ", …" } else { "" })
 }
 
-fn read_lines(file: &Path) -> csv::Result<Vec<Line>> {
-    csv::Reader::from_path(file)?.into_deserialize().collect()
+fn read_lines(file: &Path) -> anyhow::Result<Vec<Line>> {
+    let lines: Vec<Line> = csv::Reader::from_path(file)?.into_deserialize().collect::<csv::Result<_>>()?;
+    if lines.is_empty() {
+        bail!("it has no rows");
+    }
+    Ok(lines)
 }

@@ -146,7 +146,7 @@ impl Arguments {
         let written = (!self.no_report).then(|| run.report(&delivered, &bundle, interrupt)).transpose();
         // Weights that were trained for hours are worth more than a drawing of them.
         let written = written.unwrap_or_else(|error| {
-            log.note(&format!("the report was not written: {error:#}"));
+            log.note(&format!("the report was not written: {error}"));
             None
         });
         let report = written.map(|()| bundle.join(PAGE));
