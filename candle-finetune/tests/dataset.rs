@@ -272,6 +272,21 @@ mod unix {
     }
 
     #[test]
+    fn links_back_to_the_dataset_are_neither_a_class_nor_photos_of_one() {
+        let root = folder(&["a/1.png", "b/1.png"]);
+        symlink(".", root.path().join("again")).unwrap();
+        symlink(root.path(), root.path().join("a/up")).unwrap();
+        let dataset = read(&root);
+        assert_eq!(dataset.classes, ["a", "b"]);
+        assert_eq!(listed(&dataset, SplitName::Train), ["a/1.png 0", "b/1.png 1"]);
+        let seen = ["again", "a/up"].map(|link| Finding::SeenBefore(examples(&root, &[link])));
+        assert_eq!(dataset.findings, seen);
+        let below = images_below(&root.path().join("a")).unwrap();
+        assert_eq!(below.images, [root.path().join("a/1.png")]);
+        assert_eq!(images_below(&root.path().join("a/up/b")).unwrap().images.len(), 1);
+    }
+
+    #[test]
     fn class_name_that_is_no_text_is_refused_but_a_file_name_is_not() {
         let root = folder(&["a/1.png", "b/1.png"]);
         let strange = std::ffi::OsStr::from_bytes(b"caf\xe9.png");

@@ -25,6 +25,8 @@ struct Contents {
     images: Examples,
     stray: Examples,
     hidden: Examples,
+    /// Links to the folder itself, or to what it lies in.
+    circles: Examples,
 }
 
 /// The class folders of `dir`, by split. Without splits, all are of the training part. A folder whose name is no class is a problem, and left
@@ -87,11 +89,12 @@ fn check_is_folder(dir: &Path) -> Result<(), DatasetError> {
 
 fn contents(folder: &Path, problems: &mut Vec<DatasetError>) -> Result<Contents, DatasetError> {
     let (entries, hidden_paths) = walk::entries(folder)?;
-    let [mut images, mut stray, mut hidden] = [const { Examples { count: 0, paths: Vec::new() } }; 3];
+    let [mut images, mut stray, mut hidden, mut circles] = [const { Examples { count: 0, paths: Vec::new() } }; 4];
     hidden_paths.into_iter().for_each(|path| hidden.push(path));
     let mut folders = Vec::new();
     for entry in entries {
         match entry {
+            Entry::Folder(path) if walk::leads_back(&path, folder) => circles.push(path),
             Entry::Folder(path) => match class_folder(path) {
                 Ok(folder) => folders.push(folder),
                 Err(problem) => problems.push(problem),
@@ -105,7 +108,7 @@ fn contents(folder: &Path, problems: &mut Vec<DatasetError>) -> Result<Contents,
             Entry::Unusable(path) => stray.push(path),
         }
     }
-    Ok(Contents { folders, images, stray, hidden })
+    Ok(Contents { folders, images, stray, hidden, circles })
 }
 
 fn class_folder(path: PathBuf) -> Result<ClassFolder, DatasetError> {
@@ -123,6 +126,9 @@ impl Contents {
         }
         if self.stray.count > 0 {
             findings.push(Finding::StrayFiles(self.stray.clone()));
+        }
+        if self.circles.count > 0 {
+            findings.push(Finding::SeenBefore(self.circles.clone()));
         }
     }
 }

@@ -105,10 +105,10 @@ fn is_empty(finding: &Finding) -> bool {
 }
 
 /// All images below `class`. Links are followed; a folder that was read before, by whatever name, is not read again,
-/// so that links in a circle come to an end.
+/// so that links in a circle come to an end. Nor is one that `class` lies in: other classes lie there, too.
 pub(super) fn images(class: &Path, seen: &mut Seen) -> Vec<PathBuf> {
     let mut images = Vec::new();
-    let mut visited = BTreeSet::new();
+    let mut visited: BTreeSet<PathBuf> = folders_around(class);
     let mut open = vec![class.to_owned()];
     while let Some(folder) = open.pop() {
         match is_new(&folder, &mut visited).and_then(|new| new.then(|| entries(&folder)).transpose()) {
@@ -127,6 +127,18 @@ pub(super) fn images(class: &Path, seen: &mut Seen) -> Vec<PathBuf> {
         }
     }
     images
+}
+
+/// What a folder lies in.
+fn folders_around(folder: &Path) -> BTreeSet<PathBuf> {
+    let real = fs::canonicalize(folder).unwrap_or_default();
+    real.ancestors().skip(1).map(Path::to_owned).collect()
+}
+
+/// Whether `path`, an entry of `folder`, is a link that leads back to it or to what it lies in.
+pub(super) fn leads_back(path: &Path, folder: &Path) -> bool {
+    let real = |path| fs::canonicalize(path).ok();
+    path.is_symlink() && real(folder).zip(real(path)).is_some_and(|(folder, target)| folder.starts_with(target))
 }
 
 /// Whether a folder was not read before, by whatever name.
