@@ -9,7 +9,8 @@ use glob::{MatchOptions, glob_with};
 
 /// Every photo that `named` stands for, in that order.
 ///
-/// A folder is searched through, and what is passed over there is told, `-` takes a path from each line of stdin, or what ends in a zero byte where there is one, and what is no file and holds `*`, `?` or `[` is a pattern.
+/// A folder is searched through, and what is passed over there is told; `-` takes a path from each line of stdin, or where there are zero bytes
+/// what ends in one; what is no file and holds `*`, `?` or `[` is a pattern.
 /// Other paths are taken as they are, whether there is a file or not.
 pub fn listed(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut photos = Vec::new();
