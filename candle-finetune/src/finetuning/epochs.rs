@@ -155,8 +155,10 @@ impl Run<'_> {
             };
             self.progress.history.push(record);
             observer.epoch(Phase::Fit, &record);
-            self.write_checkpoint()?;
             stopped = observer.stop();
+            if stopped || self.journal.as_ref().is_some_and(Journal::is_worth_it) {
+                self.write_checkpoint()?;
+            }
         }
         observer.end(Phase::Fit);
         self.finish(stopped)

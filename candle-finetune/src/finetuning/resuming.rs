@@ -1,7 +1,7 @@
 //! A training of a tail as a checkpoint, and back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,9 @@ use crate::key::Key;
 use crate::train::state::{below, under};
 use crate::train::tail::TailTrainer;
 
+/// How much longer than writing a checkpoint it took to come to what it saves, where an epoch ends.
+const WORTH: u32 = 20;
+
 /// Writes checkpoints of a run, and finds what it left when it stopped.
 pub(super) struct Journal<'a> {
     checkpoints: &'a Checkpoints,
@@ -22,6 +25,8 @@ pub(super) struct Journal<'a> {
     run: Key,
     /// When the last one was written.
     written: Instant,
+    /// How long that took.
+    took: Duration,
 }
 
 /// A run at one moment.
@@ -56,7 +61,7 @@ struct State {
 impl<'a> Journal<'a> {
     /// Of the run that `run` is the digest of.
     pub(super) fn new(checkpoints: &'a Checkpoints, run: Key) -> Journal<'a> {
-        Journal { checkpoints, run, written: Instant::now() }
+        Journal { checkpoints, run, written: Instant::now(), took: Duration::ZERO }
     }
 
     /// What the run left at its last checkpoint; nothing if there is none.
@@ -86,11 +91,17 @@ impl<'a> Journal<'a> {
         self.written.elapsed() >= self.checkpoints.every()
     }
 
+    /// Whether one should be written now that an epoch is over: not where that would take long beside what it saves.
+    pub(super) fn is_worth_it(&self) -> bool {
+        self.is_due() || self.written.elapsed() >= self.took * WORTH
+    }
+
     /// Writes one.
     ///
     /// # Errors
     /// [`CheckpointError::Write`], and those of copying tensors.
     pub(super) fn write(&mut self, Moment { start, progress, trainer, findings }: Moment<'_>) -> Result<()> {
+        let begun = Instant::now();
         let state = State {
             run: self.run.to_string(),
             skipped: findings.skipped.iter().map(|skipped| skipped.name.clone()).collect(),
@@ -107,6 +118,7 @@ impl<'a> Journal<'a> {
         let position = Position { epochs: progress.history.len(), batches: progress.batches() };
         self.checkpoints.write(position, &checkpoint)?;
         self.written = Instant::now();
+        self.took = begun.elapsed();
         Ok(())
     }
 }
