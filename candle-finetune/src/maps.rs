@@ -11,7 +11,7 @@ use candle_resnet::preprocess::Note;
 use crate::error::{Error, Result};
 use crate::extract::{Collected, ExtractObserver, Extracted, FeatureBatch, batch_size};
 use crate::halving::halved_where_memory_is_short;
-use crate::reading::{Pixels, Reader, Sight, Skipped, View};
+use crate::reading::{Pixels, Reader, Sight, Skipped};
 use crate::staging::Staging;
 
 /// Where maps come from.
@@ -57,8 +57,8 @@ impl Onward<'_> {
     /// # Errors
     /// As [`extract`](crate::extract::extract).
     pub(crate) fn extract(&self, indices: &[usize], observer: &mut ExtractObserver<'_>) -> Result<Extracted> {
-        let plain = |&image: &usize| Sight { image, view: View::Plain };
-        let batches = indices.chunks(self.batch_size).map(|images| images.iter().map(plain).collect()).collect();
+        let plain = |images: &[usize]| images.iter().map(|&image| Sight::plain(image)).collect();
+        let batches = indices.chunks(self.batch_size).map(plain).collect();
         let (mut collected, mut stopped) = (Collected::default(), false);
         let flow = self.maps.each(batches, &mut |batch| {
             // Whoever stops while the last batch is computed loses nothing.

@@ -32,6 +32,13 @@ pub struct Sight {
     pub view: View,
 }
 
+impl Sight {
+    /// An image as it is.
+    pub(crate) fn plain(image: usize) -> Sight {
+        Sight { image, view: View::Plain }
+    }
+}
+
 /// What becomes of an image that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {

@@ -76,7 +76,13 @@ impl<'a> Origin<'a> {
             findings.add(batch.skipped, batch.notes);
             if observer.stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let wanted = Wanted { store, key: self.key.clone(), shape: self.shape(images), sights, batch_size };
+        let wanted = Wanted {
+            store,
+            key: self.key.clone(),
+            shape: map_shape(self.model, self.precision, self.first, images),
+            sights,
+            batch_size,
+        };
         let kept = CachedMaps::prepare(computed(), wanted, &mut told);
         observer.end(Phase::Maps);
         match kept {
@@ -92,13 +98,12 @@ impl<'a> Origin<'a> {
             Err(error) => Err(error),
         }
     }
+}
 
-    /// Maps are kept in what the frozen network computes in.
-    fn shape(&self, rows: usize) -> MapShape {
-        let architecture = &self.model.architecture;
-        let costs = Blueprint::of(architecture).costs(self.model.preprocessing.crop).into_iter();
-        let before = Part::all(architecture).zip(costs).take_while(|(part, _)| *part < self.first).last();
-        let map = before.map_or((0, 0, 0), |(_, cost)| (cost.channels, cost.size, cost.size));
-        MapShape { rows, map, precision: self.precision }
-    }
+/// So many `rows` of what the part `first` of `model` is given, kept in what the frozen network computes in.
+pub(super) fn map_shape(model: &Model, precision: Precision, first: Part, rows: usize) -> MapShape {
+    let costs = Blueprint::of(&model.architecture).costs(model.preprocessing.crop).into_iter();
+    let before = Part::all(&model.architecture).zip(costs).take_while(|(part, _)| *part < first).last();
+    let map = before.map_or((0, 0, 0), |(_, cost)| (cost.channels, cost.size, cost.size));
+    MapShape { rows, map, precision }
 }

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::halving::halved_where_memory_is_short;
 use crate::images::LabelledImages;
 use crate::maps::{MapBatch, Maps};
-use crate::reading::{Sight, View};
+use crate::reading::Sight;
 use crate::train::loss::Targets;
 use crate::train::metrics::Tally;
 use crate::train::tail::{Snapshot, TailTrainer};
@@ -322,8 +322,8 @@ fn measured(
     findings: &mut Findings,
     observer: &mut dyn Observer,
 ) -> Result<Option<Measured>> {
-    let plain = |&image: &usize| Sight { image, view: View::Plain };
-    let batches = source.indices.chunks(batch_size).map(|images| images.iter().map(plain).collect()).collect();
+    let plain = |images: &[usize]| images.iter().map(|&image| Sight::plain(image)).collect();
+    let batches = source.indices.chunks(batch_size).map(plain).collect();
     let mut measured = Measured::default();
     let flow = source.maps.each(batches, &mut |MapBatch { maps, sights, skipped, notes }| {
         if let Some(maps) = maps {

@@ -236,6 +236,9 @@ mod tests {
             ("resnet18", 224, TrainFrom::Stage(4), 8, 460),
             ("resnet50", 224, TrainFrom::Stage(4), 8, 702),
             ("resnet50", 224, TrainFrom::Stage(3), 4, 972),
+            ("seresnet50", 224, TrainFrom::All, 8, 2266),
+            ("ecaresnet26t", 224, TrainFrom::All, 8, 1608),
+            ("resnet50_gn", 224, TrainFrom::All, 8, 1891),
             ("resnet20_cifar", 32, TrainFrom::All, 32, 249),
             ("resnet20_cifar", 32, TrainFrom::All, 128, 320),
         ];

@@ -63,7 +63,7 @@ impl Unfreezing<'_> {
         let trunk = needs_trunk.then(|| self.frozen.trunk(None)).transpose()?;
         let below = trunk.clone().zip(entry);
         let mut findings = Findings::default();
-        // A head asks for the maps of all images.
+        // The features of a head are made of the maps of all images.
         let kept = below.as_ref().filter(|_| self.tail.head_first);
         let plain = self.plain_maps(first, kept, (&mut findings, observer))?;
         let features = trunk.filter(|_| self.tail.head_first);
@@ -73,12 +73,13 @@ impl Unfreezing<'_> {
         }
         let fit = start.fit();
         let course = self.course(&fit);
-        // So does a long test.
-        let place = if sweep.left() >= course.steps() { self.place(first, below.as_ref())? } else { None };
         let viewed;
         let maps = match &plain {
             Some(plain) => plain.sources.train(),
             None => {
+                // Maps are worth keeping if all of them are asked for.
+                let sees_all = sweep.left() >= course.steps();
+                let place = if sees_all { self.place(first, below.as_ref())? } else { None };
                 let (split, sights) = ((self.splits.train, below.as_ref()), course.all_sights(&fit));
                 viewed = self.source(split, place.as_ref(), sights, (&mut findings, &mut *observer))?;
                 &*viewed

@@ -175,7 +175,7 @@ impl Reader<'_> {
     }
 
     /// The training images by their features, or as many as an index holds, of their maps where these are kept; nothing where somebody
-    /// stops or none can be read any more: that costs no training that is over.
+    /// stops, none can be read any more, or one cannot where that is fatal: that costs no training that is over.
     pub(super) fn index(
         &mut self,
         splits: &Splits<'_>,
@@ -196,6 +196,10 @@ impl Reader<'_> {
             Err(Error::Interrupted) => Ok(None),
             Err(Error::NoImages { skipped }) => {
                 self.findings.add(skipped, Vec::new());
+                Ok(None)
+            }
+            Err(Error::Strict(skipped)) => {
+                self.findings.add(vec![skipped], Vec::new());
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -299,7 +299,7 @@ impl Validation {
 pub struct Findings {
     /// Images that could not be read.
     pub skipped: Vec<Skipped>,
-    /// What is worth knowing of images that were read: name and note.
+    /// What is worth knowing of images that were read: name and note. Where maps are found on disk nobody reads the images.
     pub notes: Vec<(String, Note)>,
     known: BTreeSet<String>,
 }

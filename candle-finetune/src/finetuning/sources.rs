@@ -4,7 +4,7 @@ use candle_resnet::features::Boundary;
 use candle_resnet::part::Part;
 use candle_resnet::{Model, Trunk};
 
-use super::caching::Origin;
+use super::caching::{Origin, map_shape};
 use super::course::Course;
 use super::start::Start;
 use super::tail::{Frozen, Unfreezing};
@@ -15,7 +15,7 @@ use crate::extract::batch_size;
 use crate::images::LabelledImages;
 use crate::map_store::MapStore;
 use crate::maps::{ComputedMaps, Maps, Onward};
-use crate::reading::{Augmenter, Reader, Sight, Unreadable, View};
+use crate::reading::{Augmenter, Reader, Sight, Unreadable};
 use crate::staging::Staging;
 
 /// The frozen form of what does not train, and where it is left.
@@ -65,11 +65,6 @@ impl PlainMaps<'_> {
     }
 }
 
-/// `images` as they are.
-fn plain(images: impl IntoIterator<Item = usize>) -> Vec<Sight> {
-    images.into_iter().map(|image| Sight { image, view: View::Plain }).collect()
-}
-
 impl<'a> Unfreezing<'a> {
     /// Maps of all images, where there is a place to keep them and no training image is seen in another way: features of what is frozen and
     /// of what is delivered are then made of them too.
@@ -88,7 +83,7 @@ impl<'a> Unfreezing<'a> {
             return Ok(None);
         }
         let mut keep = |images: &'a dyn LabelledImages| {
-            let sights = Some(plain(0..images.len()));
+            let sights = Some((0..images.len()).map(Sight::plain).collect());
             self.source((images, below), place.as_ref(), sights, (&mut *findings, &mut *observer))
         };
         let sources = Sources { train: keep(self.splits.train)?, val: self.splits.val.map(keep).transpose()? };
@@ -116,8 +111,17 @@ impl<'a> Unfreezing<'a> {
             Some(images) => (images, (0..images.len()).collect()),
             None => (self.splits.train, start.held_out.clone()),
         };
-        let val = (!indices.is_empty()).then(|| source(images, Some(plain(indices)))).transpose()?;
+        let plain = Some(indices.iter().map(|&image| Sight::plain(image)).collect());
+        let val = (!indices.is_empty()).then(|| source(images, plain)).transpose()?;
         Ok(Sources { train, val })
+    }
+
+    /// Whether maps of the images at `indices` are kept, as far as the place's limit says.
+    pub(super) fn keeps(&self, first: Part, below: Option<&Below>, course: &Course, indices: &[usize]) -> bool {
+        let Some(store) = self.store.filter(|_| below.is_some()) else { return false };
+        let Frozen { model, options, .. } = self.frozen;
+        let rows = course.all_sights(indices).map_or(0, |sights| sights.len());
+        store.allows(map_shape(model, options.precision, first, rows))
     }
 
     /// Where maps at the entry of what trains are kept, and what they depend on.

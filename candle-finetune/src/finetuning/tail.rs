@@ -261,7 +261,7 @@ impl Unfreezing<'_> {
         if let Some(trial) = Trial::run(&maps, &sights, trainer, features)? {
             let val = self.splits.val.map_or(start.held_out.len(), LabelledImages::len);
             let memory = memory(architecture, self.splits.classes.len(), preprocessing.crop, (&self.tail, kernels))?;
-            let keeps = self.store.is_some() && below.is_some();
+            let keeps = self.keeps(first, below, &course, &source.indices);
             observer.estimate(&trial.estimate(&course, val, keeps, memory));
         }
         Ok(())

@@ -63,6 +63,11 @@ impl MapStore {
         }
     }
 
+    /// Whether such maps may be kept, room on the disk aside.
+    pub fn allows(&self, shape: MapShape) -> bool {
+        shape.bytes() <= self.limit
+    }
+
     /// Makes room for maps and begins to write them.
     ///
     /// # Errors
@@ -70,7 +75,7 @@ impl MapStore {
     /// [`MapStoreError::Io`].
     pub fn create(&self, key: &Key, shape: MapShape) -> Result<MapWriter, MapStoreError> {
         let bytes = shape.bytes();
-        if bytes > self.limit {
+        if !self.allows(shape) {
             return Err(MapStoreError::Limit { bytes, limit: self.limit });
         }
         fs::create_dir_all(&self.folder).map_err(io_error(&self.folder))?;
