@@ -87,42 +87,45 @@ impl GroupNorm {
         let norm = NormInput { extent: maps.extent, output, input: maps.from, centres: &centres };
         let [sums, coefficients] = memory.channelwise([2 * images * blocks * LANES, 3 * images * blocks * LANES]);
         team.norm_sums(&norm, gradient, sums);
-        coefficients.fill(0.0);
-        let mut found = [vec![0.0; self.channels], vec![0.0; self.channels]];
-        for image in 0..images {
-            let factor = normalised.factor(image);
-            // Of a channel: the sum of the gradient, and of it times the normalised input.
-            let along = |channel: usize| {
-                let Moments { mean, inverse } = self.moments(normalised, image, channel);
-                let at = 2 * (image * blocks + channel / LANES) * LANES + channel % LANES;
-                let [sum, along] = [sums[at], sums[at + LANES]].map(|sum| f64::from(sum) * factor);
-                [sum, (along - (mean - f64::from(centres[channel])) * sum) * inverse]
-            };
-            for group in 0..self.groups {
-                let channels = self.channels_of(group);
-                let values = (channels.len() * maps.extent.pixels()) as f64;
-                let mut totals = [0.0; 2];
-                for channel in channels.clone() {
-                    let [sum, along] = along(channel);
-                    found[0][channel] += along;
-                    found[1][channel] += sum;
-                    totals[0] += normalised.weight[channel] * sum;
-                    totals[1] += normalised.weight[channel] * along;
-                }
-                let Moments { mean, inverse } = normalised.groups[image * self.groups + group];
-                // The gradient loses its mean and what of it lies along the normalised input.
-                let slope = -inverse * inverse * totals[1] / values;
-                let shift = -inverse * totals[0] / values - slope * mean;
-                for channel in channels {
-                    let at = 3 * (image * blocks + channel / LANES) * LANES + channel % LANES;
-                    coefficients[at] = (normalised.weight[channel] * inverse * factor) as f32;
-                    coefficients[at + LANES] = slope as f32;
-                    coefficients[at + 2 * LANES] = shift as f32;
-                }
+        let sums = self.sums(normalised, images, (sums, &centres));
+        self.coefficients(normalised, maps, &sums, coefficients);
+        team.norm_gradient(maps.extent, (gradient, maps.from), coefficients, to);
+        let total = |which: usize, channel: usize| sums.chunks_exact(self.channels).map(|of| of[channel][which]).sum();
+        let totals =
+            |which| (0..self.channels).map(|channel| total(which, channel)).map(|sum: f64| sum as f32).collect();
+        [totals(1), totals(0)]
+    }
+
+    /// Of each channel of each image: the sum of the gradient, and of it times the normalised input.
+    fn sums(&self, normalised: &GroupNormalised, images: usize, (sums, centres): (&[f32], &[f32])) -> Vec<[f64; 2]> {
+        let of = |image: usize, channel: usize| {
+            let Moments { mean, inverse } = self.moments(normalised, image, channel);
+            let at = 2 * (image * blocks_of(self.channels) + channel / LANES) * LANES + channel % LANES;
+            let [sum, along] = [sums[at], sums[at + LANES]].map(|sum| f64::from(sum) * normalised.factor(image));
+            [sum, (along - (mean - f64::from(centres[channel])) * sum) * inverse]
+        };
+        (0..images * self.channels).map(|index| of(index / self.channels, index % self.channels)).collect()
+    }
+
+    /// Factor, slope and shift of each channel of each image, (images, blocks, 3, 16): the gradient of a group loses its mean and what of it
+    /// lies along the normalised input.
+    fn coefficients(&self, normalised: &GroupNormalised, maps: &Maps, sums: &[[f64; 2]], to: &mut [f32]) {
+        to.fill(0.0);
+        for (index, &Moments { mean, inverse }) in normalised.groups.iter().enumerate() {
+            let (image, channels) = (index / self.groups, self.channels_of(index % self.groups));
+            let values = (channels.len() * maps.extent.pixels()) as f64;
+            let weighed =
+                |channel: usize| sums[image * self.channels + channel].map(|sum| normalised.weight[channel] * sum);
+            let [sum, along] = channels.clone().map(weighed).fold([0.0; 2], |[a, b], [c, d]| [a + c, b + d]);
+            let slope = -inverse * inverse * along / values;
+            let shift = -inverse * sum / values - slope * mean;
+            for channel in channels {
+                let at = 3 * (image * blocks_of(self.channels) + channel / LANES) * LANES + channel % LANES;
+                to[at] = (normalised.weight[channel] * inverse * normalised.factor(image)) as f32;
+                to[at + LANES] = slope as f32;
+                to[at + 2 * LANES] = shift as f32;
             }
         }
-        team.norm_gradient(maps.extent, (gradient, maps.from), coefficients, to);
-        found.map(|values| values.into_iter().map(|value| value as f32).collect())
     }
 
     /// Of each group of each image.
