@@ -116,36 +116,51 @@ impl WrittenDraft {
     /// Gives the bundle its name. Where the folder exists and may be overwritten, only files of a bundle are replaced.
     ///
     /// # Errors
-    /// If the system refuses; or [`Error::Taken`] if someone made the folder meanwhile: the bundle stays beside it.
+    /// [`Error::Unpublished`] if someone made the folder meanwhile or the system refuses: the bundle stays where it was written.
     pub fn publish(self) -> Result<PathBuf> {
-        let target = self.draft.target.clone();
-        if target.exists() {
-            return self.replace();
+        let WrittenDraft { draft: Draft { target, overwrite }, folder } = self;
+        match give_name(folder.path(), &target, overwrite) {
+            Ok(()) => Ok(target), // What is left of the folder goes.
+            Err(cause) => Err(Error::Unpublished { cause: Box::new(cause), kept: from_here(folder.keep()) }),
         }
-        fs::rename(self.folder.path(), &target).map_err(io_error(&target))?;
-        let _ = self.folder.keep(); // It has another name now, and stays.
-        Ok(target)
     }
+}
 
-    fn replace(self) -> Result<PathBuf> {
-        let Draft { target, overwrite } = self.draft;
-        if !overwrite {
-            let kept = self.folder.keep();
-            // As the target was named: from where the program runs.
-            let kept = kept.file_name().map_or(kept.clone(), |name| target.with_file_name(name));
-            return Err(Error::Taken { target, kept });
-        }
-        // What only some bundles have must not be taken for this one's.
-        for stale in OPTIONAL.map(|name| target.join(name)).into_iter().filter(|stale| stale.is_file()) {
-            fs::remove_file(&stale).map_err(io_error(stale))?;
-        }
-        for entry in fs::read_dir(self.folder.path()).map_err(io_error(self.folder.path()))? {
-            let entry = entry.map_err(io_error(self.folder.path()))?;
-            let place = target.join(entry.file_name());
-            fs::rename(entry.path(), &place).map_err(io_error(place))?;
-        }
-        Ok(target)
+/// Moves the bundle in `folder` to `target`.
+fn give_name(folder: &Path, target: &Path, overwrite: bool) -> Result<()> {
+    if target.symlink_metadata().is_err() {
+        return fs::rename(folder, target).map_err(io_error(target));
     }
+    if !overwrite {
+        let cause = io::Error::new(io::ErrorKind::AlreadyExists, "was made by somebody else meanwhile");
+        return Err(io_error(target)(cause));
+    }
+    // What only some bundles have must not be taken for this one's.
+    for stale in OPTIONAL.map(|name| target.join(name)).into_iter().filter(|stale| stale.is_file()) {
+        fs::remove_file(&stale).map_err(io_error(stale))?;
+    }
+    replace_files(folder, target)
+}
+
+/// Moves the files of `folder` to `target`. Where one cannot be moved all come back: a bundle in two places is none.
+fn replace_files(folder: &Path, target: &Path) -> Result<()> {
+    let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+    let mut moved = Vec::new();
+    for entry in entries.map_err(io_error(folder))? {
+        let (file, place) = (entry.path(), target.join(entry.file_name()));
+        if let Err(source) = fs::rename(&file, &place) {
+            moved.iter().for_each(|(file, place)| drop(fs::rename(place, file)));
+            return Err(io_error(place)(source));
+        }
+        moved.push((file, place));
+    }
+    Ok(())
+}
+
+/// A path as it is named from where the program runs.
+fn from_here(path: PathBuf) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).map(Path::to_owned).unwrap_or(path)
 }
 
 fn under_its_final_name(error: Error, shown: &Path) -> Error {

@@ -84,11 +84,11 @@ pub enum Error {
     /// The folder to write to is there already.
     #[error("{0}: exists already")]
     Exists(PathBuf),
-    /// Somebody else made the folder to write to while a run was at work.
-    #[error("{target}: was made by somebody else meanwhile; what this run made is in {kept}")]
-    Taken {
-        /// The folder.
-        target: PathBuf,
+    /// A bundle that was written and cannot have its name.
+    #[error("{cause}; what this run made is in {kept}")]
+    Unpublished {
+        /// What is in the way.
+        cause: Box<Error>,
         /// Where the bundle is.
         kept: PathBuf,
     },
@@ -150,7 +150,7 @@ impl Error {
             Error::UnknownClasses { known, .. } => Some(format!("it knows: {}", known.join(", "))),
             Error::UnnamedClasses { .. } => Some("evaluate on as many class folders as the model has outputs".into()),
             Error::Exists(_) => Some("choose another --out, or replace what is there with --overwrite".into()),
-            Error::Taken { .. } => Some("give that folder another name, and it is a bundle as any other".into()),
+            Error::Unpublished { .. } => Some("give that folder another name, and it is a bundle as any other".into()),
             Error::PatienceWithoutValidation => {
                 Some("hold a part of the training images out, or leave patience away".into())
             }

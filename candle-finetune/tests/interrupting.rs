@@ -16,14 +16,22 @@ fn interrupted_at(sign: &str, command: &mut Command) -> (Option<i32>, String) {
 
 /// The same after some `work` there.
 fn interrupted_after(sign: &str, work: impl Fn(), command: &mut Command) -> (Option<i32>, String) {
+    let work = |child: &Child| {
+        work();
+        interrupt(child);
+    };
+    watched(sign, work, command)
+}
+
+/// Starts the program, does some `work` when a line of stderr has `sign`, and gives exit code and stderr.
+fn watched(sign: &str, work: impl Fn(&Child), command: &mut Command) -> (Option<i32>, String) {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = String::new();
     let mut sent = false;
     for line in BufReader::new(child.stderr.take().unwrap()).lines() {
         said += &(line.unwrap() + "\n");
         if !sent && said.contains(sign) {
-            work();
-            interrupt(&child);
+            work(&child);
             sent = true;
         }
     }
@@ -65,6 +73,40 @@ fn a_bundle_whose_place_was_taken_meanwhile_stays_beside_it() {
     assert_eq!(common::names_in(&bench.path("out/bundle")), ["theirs"]);
     std::fs::rename(bench.path(&format!("out/{kept}")), bench.path("mine")).unwrap();
     bench.run(&["predict", "photos/red/000.png", "--model", "mine"]).succeeded().printed(&["red"]);
+}
+
+#[test]
+fn a_tail_whose_place_was_taken_meanwhile_goes_on_only_where_it_was_stopped_and_replaces_nothing() {
+    let bench = Bench::new();
+    bench.two_colours("photos", 40);
+    let take = || drop(bench.file("out/bundle/config.json", "theirs"));
+    let kept_beside = |said: &str| {
+        let names = common::names_in(&bench.path("out"));
+        let kept = names.iter().find(|name| name.starts_with(".bundle-")).unwrap();
+        let error = "error: out/bundle: was made by somebody else meanwhile; what this run made is in ";
+        assert!(said.contains(&format!("{error}out/{kept}\nhint: ")), "{said}");
+        assert_eq!(bench.read("out/bundle/config.json"), "theirs");
+        bench.run(&["predict", "photos/red/000.png", "--model", &format!("out/{kept}")]).succeeded();
+        names
+    };
+    let tail = |epochs: &str| {
+        let options = ["--batch-size", "8", "--checkpoint-minutes", "0", "--out", "out/bundle", "--epochs", epochs];
+        let arguments = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--train-from", "layer3"];
+        bench.command(&[&arguments[..], &["--freeze-epochs", "2"], &options].concat())
+    };
+    let (code, said) = watched("head 2/2", |_| take(), &mut tail("4"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(!said.contains("--resume"), "{said}");
+    assert_eq!(kept_beside(&said).len(), 2, "no unfinished run");
+    std::fs::remove_dir_all(bench.path("out")).unwrap();
+
+    let (code, said) = interrupted_after("val loss", take, &mut tail("100000"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("--resume out/bundle.unfinished"), "{said}");
+    assert_eq!(kept_beside(&said).len(), 3);
+    let resumed = bench.run(&["train", "--resume", "out/bundle.unfinished"]).failed();
+    resumed.said(&["error: out/bundle: was made by somebody else since the run began", "hint: give it another name"]);
+    assert_eq!(bench.read("out/bundle/config.json"), "theirs");
 }
 
 /// Trains the last stage, with a batch for each image of an epoch that nobody has time for.

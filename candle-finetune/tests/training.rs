@@ -256,6 +256,17 @@ fn overwriting_replaces_a_bundles_files_and_no_others() {
 }
 
 #[test]
+fn a_bundle_whose_files_cannot_be_replaced_stays_whole_in_its_own_folder() {
+    let bench = Bench::with_photos();
+    bench.file("bundle/splits.csv/mine.txt", "mine");
+    let ran = bench.train("photos", &["--out", "bundle", "--overwrite", "--epochs", "2"]).failed();
+    let [kept, _] = <[String; 2]>::try_from(names_in(&bench.path("bundle"))).unwrap();
+    ran.said(&["error: bundle/splits.csv: ", &format!("; what this run made is in bundle/{kept}\nhint: ")]);
+    bench.run(&["predict", "photos/red/000.png", "--model", &format!("bundle/{kept}")]).succeeded().printed(&["red"]);
+    assert_eq!(bench.read("bundle/splits.csv/mine.txt"), "mine");
+}
+
+#[test]
 fn a_file_in_the_bundles_place_is_not_overwritten() {
     let bench = Bench::with_photos();
     bench.file("bundle", "a file");

@@ -104,7 +104,7 @@ impl Arguments {
         let dataset = asked.dataset(log)?;
         let device = asked.device()?;
         let target = self.target(&asked)?;
-        let draft = Draft::new(&target, self.overwrite || self.resume.is_some())?;
+        let draft = Draft::new(&target, self.resume.as_deref().map_or(self.overwrite, unfinished::may_replace))?;
         let copies = self.check_copies(&dataset, log)?;
         let model = self.run.load(&mut asked, log)?;
         let interrupt = Interrupt::listen()?;
@@ -136,11 +136,14 @@ impl Arguments {
         let bundle = match written {
             Ok(bundle) => bundle,
             Err(error) => {
-                let folder = unfinished.and_then(|unfinished| unfinished.close(true));
+                // Nothing is to be made once more where the bundle lies whole beside its place.
+                let goes_on = !matches!(error, Error::Unpublished { .. }) || delivered.tuned.trained.interrupted;
+                let folder = unfinished.and_then(|unfinished| unfinished.close(goes_on));
                 folder.iter().for_each(|folder| log.unfinished(folder));
                 return Err(error.into());
             }
         };
+        unfinished.iter().for_each(Unfinished::allow_replacing);
         let (model, dataset, settings, record, copies) = (&model, &dataset, &settings, &record, copies.as_slice());
         let run = report::Run { model, dataset, settings, record, copies };
         let written = (!self.no_report).then(|| run.report(&delivered, &bundle, interrupt)).transpose();
@@ -201,7 +204,12 @@ impl Arguments {
     /// The folder that was asked for, or one named after data and model.
     fn target(&self, asked: &Asked) -> anyhow::Result<PathBuf> {
         if let Some(folder) = &self.resume {
-            return unfinished::target_of(folder);
+            let target = unfinished::target_of(folder)?;
+            if target.symlink_metadata().is_ok() && !unfinished::may_replace(folder) {
+                let path = target.display();
+                bail!("{path}: was made by somebody else since the run began\nhint: give it another name, and go on");
+            }
+            return Ok(target);
         }
         let data = canonical(&asked.record.data);
         let target = self.out.clone().unwrap_or_else(|| asked.default_target("", "", unfinished::is_taken));

@@ -19,6 +19,9 @@ const SUFFIX: &str = ".unfinished";
 /// What the run was asked to do, in it.
 const RUN_FILE: &str = "run.toml";
 
+/// A file that is in it where the run may replace what has its bundle's name: it was asked to, or it wrote that.
+const REPLACES: &str = "replaces";
+
 /// A file that whoever trains the run holds a lock on.
 const LOCK: &str = "lock";
 
@@ -29,11 +32,11 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    /// The folder of a run that begins and will write the bundle `target`. One that was stopped is in the way unless it may be
-    /// `discarded`.
-    pub fn begin(target: &Path, run: &RunFile, every: Duration, discarded: bool) -> anyhow::Result<Unfinished> {
+    /// The folder of a run that begins and will write the bundle `target`. A bundle there, and a run that was stopped, are in the way
+    /// unless it `replaces` them.
+    pub fn begin(target: &Path, run: &RunFile, every: Duration, replaces: bool) -> anyhow::Result<Unfinished> {
         let folder = folder_of(target);
-        if is_taken(target) && !discarded {
+        if is_taken(target) && !replaces {
             let path = quoted(&folder.to_string_lossy());
             bail!(
                 "{path}: holds a run that was stopped\nhint: go on with it by --resume {path}, or begin anew with --overwrite"
@@ -42,6 +45,10 @@ impl Unfinished {
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let unfinished = Unfinished { _lock: lock(&folder)?, checkpoints: Checkpoints::new(&folder, every) };
         unfinished.checkpoints.remove_all();
+        match replaces {
+            true => unfinished.allow_replacing(),
+            false => drop(fs::remove_file(folder.join(REPLACES))),
+        }
         write(run, &folder).with_context(|| folder.display().to_string())?;
         Ok(unfinished)
     }
@@ -49,6 +56,11 @@ impl Unfinished {
     /// The folder of a run that goes on.
     pub fn resume(folder: &Path, every: Duration) -> anyhow::Result<Unfinished> {
         Ok(Unfinished { checkpoints: Checkpoints::new(folder, every), _lock: lock(folder)? })
+    }
+
+    /// Lets the run replace what has its bundle's name, also when it goes on. Where the file cannot be written it is refused then.
+    pub fn allow_replacing(&self) {
+        let _ = fs::write(self.checkpoints.folder().join(REPLACES), "");
     }
 
     /// Where the run writes its state.
@@ -63,7 +75,7 @@ impl Unfinished {
             return Some(folder.into());
         }
         self.checkpoints.remove_all();
-        let _ = [RUN_FILE, LOCK].map(|name| fs::remove_file(folder.join(name)));
+        let _ = [RUN_FILE, REPLACES, LOCK].map(|name| fs::remove_file(folder.join(name)));
         let _ = fs::remove_dir(folder); // Where something else is in it, it stays.
         None
     }
@@ -84,6 +96,11 @@ pub fn run_file(folder: &Path) -> anyhow::Result<PathBuf> {
         bail!("{}: holds no stopped run", folder.display());
     }
     target_of(folder).map(|_| path)
+}
+
+/// Whether the stopped run in `folder` may replace what has its bundle's name.
+pub fn may_replace(folder: &Path) -> bool {
+    folder.join(REPLACES).exists()
 }
 
 /// Whether a run that will write the bundle `target` was stopped and can go on, or is at work.
