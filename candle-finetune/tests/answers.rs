@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::io::Write;
+use std::process::Stdio;
+
 use common::{BLUE, Bench, Ran};
 use serde_json::{Value, json};
 
@@ -331,15 +334,52 @@ fn rows_whose_photos_are_gone_are_gone_on_with_and_that_is_said() {
 #[test]
 fn a_file_that_another_run_writes_to_is_left_alone() {
     let bench = Bench::with_bundle();
-    let other = std::fs::File::create(bench.path("rows.csv")).unwrap();
+    bench.file("rows.csv", "Rows of which more are to come");
+    let other = std::fs::File::open(bench.path("rows.csv")).unwrap();
     other.lock().unwrap();
     let run = |further: &str| predict(&bench, &["photos", "--output", "rows.csv", further]);
     for further in ["--resume", "--overwrite"] {
         run(further).failed().said(&["error: rows.csv: another run is writing to it"]);
     }
+    assert_eq!(bench.read("rows.csv"), "Rows of which more are to come");
+    bench.file("rows.csv", "");
     drop(other);
     run("--resume").succeeded();
     assert_eq!(bench.rows("rows.csv").len(), 16);
+}
+
+#[test]
+fn a_file_that_another_run_made_meanwhile_is_left_alone() {
+    let bench = Bench::with_bundle();
+    let mut command = bench.command(&["predict", "-", "--model", "bundle", "--output", "rows.csv"]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut list = child.stdin.take().unwrap();
+    // More than a pipe holds: whoever reads it has looked for the file before.
+    list.write_all(&[b'\n'; 1 << 18]).unwrap();
+    bench.file("rows.csv", "theirs");
+    list.write_all(b"photos/red/000.png\n").unwrap();
+    drop(list);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("error: rows.csv: exists already"), "{said}");
+    assert_eq!(bench.read("rows.csv"), "theirs");
+}
+
+#[test]
+fn a_run_that_ends_before_its_first_row_leaves_no_file() {
+    let bench = Bench::with_bundle();
+    bench.file("why", "in the way");
+    for further in [&[][..], &["--resume"], &["--overwrite"]] {
+        let run = || predict(&bench, &[&["photos", "--output", "rows.csv", "--explain", "why"], further].concat());
+        run().failed().said(&["error: why: "]);
+        assert!(!bench.path("rows.csv").exists());
+        bench.file("rows.csv", "");
+        if !further.is_empty() {
+            run().failed().said(&["error: why: "]);
+        }
+        assert_eq!(bench.read("rows.csv"), "", "what was there stays");
+        std::fs::remove_file(bench.path("rows.csv")).unwrap();
+    }
 }
 
 #[test]

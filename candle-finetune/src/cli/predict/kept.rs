@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
 use candle_core::Tensor;
-use candle_finetune::Error;
 use candle_finetune::dataset::Sample;
 use candle_finetune::extract::{Unreadable, Views, extract_each};
 use candle_resnet::{Classifier, Prediction};
 use serde_json::Value;
 
-use super::Arguments;
 use super::confidence::Confidence;
+use super::output::OutputFile;
 use super::row::{Form, Sheet};
 use super::summary::Verdict;
 use super::truth::Truths;
@@ -43,20 +42,18 @@ pub struct KeptRow {
 }
 
 impl Kept {
-    /// The rows that a run is to go on behind; nothing where there are none to go on behind.
+    /// The rows that a run is to go on behind.
     ///
     /// # Errors
     /// If the file cannot be read or holds other things.
-    pub fn read(arguments: &Arguments, sheet: &Sheet) -> anyhow::Result<Option<Kept>> {
-        let Some(file) = arguments.output.as_ref().filter(|file| arguments.resume && file.exists()) else {
-            return Ok(None);
-        };
-        let text = std::fs::read(file).map_err(|source| Error::Io { path: file.clone(), source })?;
+    pub fn read(file: &mut OutputFile, sheet: &Sheet) -> anyhow::Result<Kept> {
+        let text = file.read()?;
+        let path = file.path();
         let bytes = whole_rows(sheet.form, &text);
         let rows = parsed(sheet, &text[..bytes])
             .and_then(|rows| check_begun(sheet, bytes == 0, &text[bytes..]).map(|()| rows))
-            .map_err(|error| anyhow!("{}: cannot go on: {error}\nhint: replace it with --overwrite", file.display()))?;
-        Ok(Some(Kept { file: file.clone(), rows, bytes }))
+            .map_err(|error| anyhow!("{}: cannot go on: {error}\nhint: replace it with --overwrite", path.display()))?;
+        Ok(Kept { file: path.into(), rows, bytes })
     }
 
     /// Refuses rows that say more, less or something else than was asked for, as far as that can be told without the network.

@@ -26,7 +26,7 @@ use super::progress::ImagePass;
 use confidence::Confidence;
 use explanation::Explanations;
 use kept::Kept;
-use output::Output;
+use output::{Output, OutputFile};
 use row::{Form, Found, Row, Sheet};
 use truth::Truths;
 
@@ -127,15 +127,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         selective: arguments.max_error.is_some(),
         labelled: truths.is_some(),
     };
-    let kept = Kept::read(arguments, &sheet)?;
+    let interrupt = Interrupt::listen()?; // From here on a file that was made is not left to itself.
+    let output = arguments.output.as_deref();
+    let mut file = output.map(|path| OutputFile::open(path, arguments)).transpose()?;
+    let held = file.as_mut().filter(|file| arguments.resume && !file.is_new());
+    let kept = held.map(|file| Kept::read(file, &sheet)).transpose()?;
     kept.iter().try_for_each(|kept| kept.check(&sheet, &confidence, truths.as_ref()))?;
     let explanations = Explanations::open(arguments)?;
-    let interrupt = Interrupt::listen()?;
     let batch = batch_size(model.preprocessing.crop, &device);
     let options = arguments.reading.plan.options_for(&device, &model, photos.len(), batch);
     let classifier = model.classifier_with(&device, &options)?;
     kept.iter().try_for_each(|kept| kept.check_answers(&classifier, &confidence))?;
-    let mut output = Output::open(sheet, arguments, kept.as_ref())?;
+    let mut output = Output::begin(sheet, file, kept.as_ref())?;
     let photos = left(photos, kept.as_ref());
     let samples: Vec<Sample> = photos.into_iter().map(|path| Sample { path, label: 0 }).collect();
     if !samples.is_empty() {
