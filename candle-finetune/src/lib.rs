@@ -64,6 +64,7 @@ pub mod run_file;
 mod staging;
 mod table;
 pub mod train;
+pub mod whole_file;
 
 pub use error::{Error, Result};
 pub use finetuning::{FineTuned, FineTunedModel, Machine, Settings, find_lr, fine_tune, fine_tune_model};

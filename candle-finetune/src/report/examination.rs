@@ -8,9 +8,9 @@ use rayon::prelude::*;
 
 use super::page::{Card, ClassCounts, DoctorPage, FileView, FindingView, KindView, percent};
 use super::pictures::{data_uri, small};
-use super::write_page;
 use crate::doctor::{File, Finding, Report, Severity};
 use crate::error::{Result, io_error};
+use crate::whole_file;
 
 /// Findings of one kind that are shown.
 const FINDINGS: usize = 12;
@@ -51,7 +51,7 @@ pub fn write_examination(report: &Report, root: &Path, page: &Path) -> Result<()
         kinds: kinds.map(|findings| kind_view(findings, root)).collect(),
     };
     let html = filled.render().map_err(|error| io_error(page)(std::io::Error::other(error)))?;
-    write_page(page, &html)
+    whole_file::write(page, html.as_bytes())
 }
 
 fn kind_view(findings: &[Finding], root: &Path) -> KindView {

@@ -16,8 +16,6 @@ mod pictures;
 mod rate;
 mod tables;
 
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use askama::Template;
@@ -26,6 +24,7 @@ use candle_resnet::training::Statistics;
 use crate::error::{Result, io_error};
 use crate::finetuning::{PartPlan, Phase, Stage};
 use crate::train::EpochRecord;
+use crate::whole_file;
 use charts::{Series, Unit, curves};
 use files::{Beside, Files};
 use measured::Judged;
@@ -102,7 +101,7 @@ impl Report<'_> {
             settings: self.settings,
         };
         let html = filled.render().map_err(|error| io_error(page)(std::io::Error::other(error)))?;
-        write_page(page, &html)
+        whole_file::write(page, html.as_bytes())
     }
 
     /// Loss and accuracy over the epochs, but for those of a refit, which repeats the first training.
@@ -154,13 +153,4 @@ fn part_row(&PartPlan { part, parameters, trained, lr, statistics }: &PartPlan) 
         },
         lr: lr.map_or("–".into(), |lr| format!("{lr:.2e}")),
     }
-}
-
-/// Half a page is worse than none.
-fn write_page(page: &Path, html: &str) -> Result<()> {
-    let mut file = fs::File::create(page).map_err(io_error(page))?;
-    file.write_all(html.as_bytes()).map_err(|error| {
-        let _ = fs::remove_file(page);
-        io_error(page)(error)
-    })
 }

@@ -2,15 +2,16 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use candle_finetune::explain::{ActivationMap, activation_maps, seen_by};
 use candle_finetune::extract::Skipped;
-use candle_finetune::{Error, Result};
+use candle_finetune::{Error, Result, whole_file};
 use candle_resnet::preprocess;
 use candle_resnet::{Classifier, FeatureExtractor, Prediction};
-use image::{ImageError, RgbImage};
+use image::{ImageFormat, RgbImage};
 use rayon::prelude::*;
 
 use super::Arguments;
@@ -132,14 +133,10 @@ fn maps(classifier: &Classifier, seen: &[Seen<'_>]) -> Result<Vec<ActivationMap>
 }
 
 fn save(picture: &RgbImage, path: &Path) -> Result<()> {
-    let failed = |error| match error {
-        ImageError::IoError(source) => Error::Io { path: path.into(), source },
-        other => Error::Io { path: path.into(), source: std::io::Error::other(other) },
-    };
-    picture.save(path).map_err(|error| {
-        let _ = fs::remove_file(path); // Half a picture is worse than none.
-        failed(error)
-    })
+    let mut png = Cursor::new(Vec::new());
+    let written = picture.write_to(&mut png, ImageFormat::Png);
+    written.map_err(|error| Error::Io { path: path.into(), source: io::Error::other(error) })?;
+    whole_file::write(path, png.get_ref())
 }
 
 /// The first of a label's names, in letters and digits.
@@ -176,6 +173,17 @@ mod tests {
         assert!(written[1].as_ref().unwrap_err().reason.to_string().contains("b.png"));
         assert_eq!((all.count(), fs::read_dir(photo("why")).unwrap().count()), (2, 2));
         assert!(of(&["b.png"], &mut all)[0].is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_picture_that_cannot_be_opened_is_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a-red.png");
+        std::os::unix::fs::symlink("gone/a.png", &path).unwrap();
+        let error = save(&RgbImage::new(1, 1), &path).unwrap_err();
+        assert!(error.to_string().contains("a-red.png: "), "{error}");
+        assert!(path.is_symlink());
     }
 
     #[test]
