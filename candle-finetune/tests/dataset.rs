@@ -349,6 +349,22 @@ mod unix {
     }
 
     #[test]
+    fn class_folders_none_of_which_has_a_good_name_are_not_overlooked() {
+        let of_split = ["train/a/1.png", "train/b/1.png", "test/e\nf/1.png", "test/g\nh/1.png"];
+        let beside_images = ["train/1.png", "test/1.png", "test/e\nf/1.png"];
+        for (files, named) in [
+            (&["a\nb/1.png", "c\nd/1.png"][..], "a/nb"),
+            (&["a\nb/1.png", "1.png"], "a/nb"),
+            (&of_split, "test/e/nf"),
+            (&beside_images, "test/e/nf"),
+        ] {
+            let (error, hint) = refusal(&folder(files));
+            assert_eq!(error, format!("\"DIR/{named}\": the folder's name holds control characters"));
+            assert_eq!(hint, "rename the folder: its name becomes a label");
+        }
+    }
+
+    #[test]
     fn a_survey_goes_on_without_a_folder_whose_name_is_no_text() {
         let root = folder(&["a/1.png", "b/1.png"]);
         if fs::create_dir(root.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"))).is_err() {

@@ -27,28 +27,33 @@ struct Contents {
     hidden: Examples,
     /// Links to the folder itself, or to what it lies in.
     circles: Examples,
+    /// Folders whose names are no classes.
+    problems: Vec<DatasetError>,
 }
 
 /// The class folders of `dir`, by split. Without splits, all are of the training part. A folder whose name is no class is a problem, and left
-/// out.
+/// out, or an error where there is no other.
 pub(super) fn parts(
     dir: &Path,
     findings: &mut Vec<Finding>,
     problems: &mut Vec<DatasetError>,
 ) -> Result<Parts, DatasetError> {
     check_is_folder(dir)?;
-    let top = contents(dir, problems)?;
+    let mut top = contents(dir)?;
     if top.folders.is_empty() {
-        return Err(no_class_folders(dir, &top));
+        return Err(no_class_folders(dir, top));
     }
+    problems.append(&mut top.problems);
     let splits = top.folders.iter().map(|folder| names::split(&folder.name)).collect::<Option<Vec<_>>>();
     top.tell(findings);
     let Some(splits) = splits else {
         findings.extend(splits_among_classes(&top.folders));
         return Ok(BTreeMap::from([(SplitName::Train, top.folders)]));
     };
-    let inner = top.folders.iter().map(|folder| contents(&folder.path, problems)).collect::<Result<Vec<_>, _>>()?;
-    if inner.iter().all(|inner| inner.folders.is_empty() && inner.images.count > 0) {
+    let inner = top.folders.iter().map(|folder| contents(&folder.path)).collect::<Result<Vec<_>, _>>()?;
+    let holds_images_alone =
+        |inner: &Contents| inner.folders.is_empty() && inner.problems.is_empty() && inner.images.count > 0;
+    if inner.iter().all(holds_images_alone) {
         let names = top.folders.iter().map(|folder| folder.name.clone()).collect();
         findings.push(Finding::SplitNamesAreClasses(names));
         return Ok(BTreeMap::from([(SplitName::Train, top.folders)]));
@@ -56,7 +61,7 @@ pub(super) fn parts(
     check_one_folder_each(&splits, &top.folders)?;
     let mut parts = BTreeMap::new();
     for ((split, folder), inner) in splits.into_iter().zip(top.folders).zip(inner) {
-        if let Some(classes) = classes_of(split, &folder.path, inner, findings)? {
+        if let Some(classes) = classes_of(split, &folder.path, inner, findings, problems)? {
             parts.insert(split, classes);
         }
     }
@@ -72,9 +77,7 @@ fn splits_among_classes(folders: &[ClassFolder]) -> Option<Finding> {
 
 /// Names of the folders inside `folder`; none where it cannot be read.
 pub(super) fn folders_inside(folder: &Path) -> Vec<String> {
-    contents(folder, &mut Vec::new())
-        .map(|inner| inner.folders.into_iter().map(|folder| folder.name).collect())
-        .unwrap_or_default()
+    contents(folder).map(|inner| inner.folders.into_iter().map(|folder| folder.name).collect()).unwrap_or_default()
 }
 
 fn check_is_folder(dir: &Path) -> Result<(), DatasetError> {
@@ -87,11 +90,11 @@ fn check_is_folder(dir: &Path) -> Result<(), DatasetError> {
     }
 }
 
-fn contents(folder: &Path, problems: &mut Vec<DatasetError>) -> Result<Contents, DatasetError> {
+fn contents(folder: &Path) -> Result<Contents, DatasetError> {
     let (entries, hidden_paths) = walk::entries(folder)?;
     let [mut images, mut stray, mut hidden, mut circles] = [const { Examples { count: 0, paths: Vec::new() } }; 4];
     hidden_paths.into_iter().for_each(|path| hidden.push(path));
-    let mut folders = Vec::new();
+    let (mut folders, mut problems) = (Vec::new(), Vec::new());
     for entry in entries {
         match entry {
             Entry::Folder(path) if walk::leads_back(&path, folder) => circles.push(path),
@@ -108,7 +111,7 @@ fn contents(folder: &Path, problems: &mut Vec<DatasetError>) -> Result<Contents,
             Entry::Unusable(path) => stray.push(path),
         }
     }
-    Ok(Contents { folders, images, stray, hidden, circles })
+    Ok(Contents { folders, images, stray, hidden, circles, problems })
 }
 
 fn class_folder(path: PathBuf) -> Result<ClassFolder, DatasetError> {
@@ -133,11 +136,12 @@ impl Contents {
     }
 }
 
-fn no_class_folders(dir: &Path, found: &Contents) -> DatasetError {
+fn no_class_folders(dir: &Path, found: Contents) -> DatasetError {
     let path = dir.to_owned();
-    match found.images.count {
-        0 => DatasetError::NoImages { path },
-        count => DatasetError::NoClassFolders { path, count },
+    match (found.problems.into_iter().next(), found.images.count) {
+        (Some(problem), _) => problem,
+        (None, 0) => DatasetError::NoImages { path },
+        (None, count) => DatasetError::NoClassFolders { path, count },
     }
 }
 
@@ -156,12 +160,17 @@ fn check_one_folder_each(splits: &[SplitName], folders: &[ClassFolder]) -> Resul
 fn classes_of(
     split: SplitName,
     path: &Path,
-    inner: Contents,
+    mut inner: Contents,
     findings: &mut Vec<Finding>,
+    problems: &mut Vec<DatasetError>,
 ) -> Result<Option<Vec<ClassFolder>>, DatasetError> {
     if !inner.folders.is_empty() {
         inner.tell(findings);
+        problems.append(&mut inner.problems);
         return Ok(Some(inner.folders));
+    }
+    if !inner.problems.is_empty() {
+        return Err(inner.problems.remove(0));
     }
     match (split, inner.images.count) {
         (_, 0) => Err(DatasetError::EmptySplit { path: path.to_owned() }),

@@ -154,8 +154,8 @@ pub struct Unlabelled {
 pub fn images_below(dir: &Path) -> Result<Unlabelled, DatasetError> {
     let mut seen = walk::Seen::default();
     let mut images = walk::images(dir, &mut seen);
-    if let Some(error) = seen.unreadable.pop() {
-        return Err(error);
+    if !seen.unreadable.is_empty() {
+        return Err(seen.unreadable.remove(0));
     }
     images.sort();
     if images.is_empty() {
