@@ -184,7 +184,9 @@ fn delivered(model: &Model, tuned: &FineTuned) -> Model {
     let mut tensors = weights::tensors(&model.weights).unwrap();
     tensors.extend(tuned.trained.tensors.clone());
     let weights = weights::into_var_map(tensors, &Device::Cpu).unwrap();
-    Model { weights, classes: tuned.classes.len(), label_names: tuned.classes.clone(), ..model.clone() }
+    let temperature = tuned.trained.calibration.as_ref().unwrap().temperature;
+    assert_ne!(temperature, 1.0);
+    Model { weights, classes: tuned.classes.len(), label_names: tuned.classes.clone(), temperature, ..model.clone() }
 }
 
 #[test]

@@ -201,14 +201,17 @@ pub struct FineTunedModel {
 }
 
 impl FineTunedModel {
-    /// The delivered network as a classifier, compiled already, where there is a trunk; `model` is what was fine-tuned.
+    /// The delivered network as a classifier, compiled already and as sure as its bundle, where there is a trunk; `model` is what was
+    /// fine-tuned.
     ///
     /// # Errors
     /// If the head is not among the tensors, or the device has no room.
     pub fn classifier(&self, model: &Model) -> Result<Option<Classifier>> {
         let Some(trunk) = self.trunk.clone() else { return Ok(None) };
-        let (tensors, classes) = (&self.tuned.trained.tensors, self.tuned.classes.clone());
-        Ok(Some(Classifier::with_trunk(model, trunk, tensors, classes)?))
+        let TrainedWeights { tensors, calibration, .. } = &self.tuned.trained;
+        let temperature = calibration.as_ref().map_or(1.0, |calibration| calibration.temperature);
+        let classifier = Classifier::with_trunk(model, trunk, tensors, self.tuned.classes.clone())?;
+        Ok(Some(classifier.with_temperature(temperature)))
     }
 }
 
