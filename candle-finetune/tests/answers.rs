@@ -5,7 +5,7 @@ mod common;
 use std::io::Write;
 use std::process::Stdio;
 
-use common::{BLUE, Bench, Ran};
+use common::{BLUE, Bench, Ran, timm_files};
 use serde_json::{Value, json};
 
 /// A bundle that was calibrated on `count` photos of each colour that it has not seen, all of which it knows.
@@ -132,6 +132,70 @@ fn a_model_that_was_not_calibrated_promises_nothing() {
     ran.said(&["error: `model` was not calibrated", "hint: ", "finetune eval DIR --model model --calibrate"]);
     let ran = bench.run(&["predict", "photos", "--model", "resnet20_cifar.embedded", "--max-error", "0.05"]).failed();
     ran.said(&["was not calibrated", "hint: train a bundle from it"]);
+}
+
+#[test]
+fn a_calibration_of_another_program_is_passed_over_with_a_word() {
+    let bench = Bench::with_photos();
+    bench.model_folder("model", Some(&["blue", "red"]), 2);
+    let plain = bench.json("model/config.json");
+    let eval = || bench.run(&["eval", "photos", "--model", "model"]).succeeded();
+    let uncalibrated = eval().out;
+    let others =
+        [json!(3), json!("auto"), json!({"bins": 15}), json!({"temperature": null}), json!({"temperature": 1e-310})];
+    for field in others {
+        let mut config = plain.clone();
+        config["calibration"] = field;
+        bench.file("model/config.json", config.to_string());
+        let passed_over =
+            "model/config.json: `calibration` is passed over as another program's: `calibration.temperature` is";
+        let ran = eval().said(&[passed_over]);
+        assert_eq!(ran.out, uncalibrated);
+        let predict = ["predict", "photos", "--model", "model"];
+        bench.run(&predict).succeeded().said(&[passed_over]);
+        bench.run(&[&predict[..], &["--max-error", "0.05"]].concat()).failed().said(&["`model` was not calibrated"]);
+    }
+}
+
+#[test]
+fn a_damaged_curve_is_an_error_where_it_is_asked_for() {
+    let bench = Bench::with_bundle();
+    let mut config = bench.json("bundle/config.json");
+    config["calibration"]["risk_coverage"] = json!("0.9 many 0");
+    bench.file("bundle/config.json", config.to_string());
+    predict(&bench, &["photos"]).succeeded();
+    predict(&bench, &["photos", "--max-error", "0.05"])
+        .failed()
+        .said(&["bundle/config.json: `calibration`: `0.9 many 0`"]);
+    config["calibration"].as_object_mut().unwrap().remove("risk_coverage");
+    bench.file("bundle/config.json", config.to_string());
+    predict(&bench, &["photos", "--max-error", "0.05"])
+        .failed()
+        .said(&["`calibration` has no `risk_coverage`", "error: `bundle` was not calibrated"]);
+}
+
+#[test]
+fn what_transformers_wrote_can_be_calibrated() {
+    let bench = Bench::with_photos();
+    bench.model_folder("model", Some(&["blue", "red"]), 2);
+    let config = json!({"model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2],
+        "hidden_sizes": [64, 128, 256, 512], "id2label": {"0": "blue", "1": "red"}});
+    bench.file("model/config.json", config.to_string());
+    let (_, weights) = timm_files("resnet18", None, 2);
+    bench.file("model/model.safetensors", weights);
+    bench.file(
+        "model/preprocessor_config.json",
+        r#"{"size": {"shortest_edge": 32}, "crop_pct": 0.875, "resample": 3,
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}"#,
+    );
+    let best = || {
+        let ran = bench.run(&["predict", "photos/red/000.png", "--model", "model", "--json"]).succeeded();
+        ran.json_lines()[0]["predictions"][0]["probability"].as_f64().unwrap()
+    };
+    let before = best();
+    bench.run(&["eval", "photos", "--model", "model", "--calibrate"]).succeeded();
+    assert_ne!(best(), before);
+    bench.run(&["eval", "photos", "--model", "model"]).succeeded().printed(&["at temperature"]);
 }
 
 #[test]

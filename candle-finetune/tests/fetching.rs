@@ -15,6 +15,7 @@ use candle_resnet::layout::LAYOUTS;
 use candle_resnet::weights;
 use common::{Bench, RED, Ran, run, timm_files};
 use hub_server::{COMMIT, Fault, HubServer, Request, Side};
+use serde_json::json;
 
 const REPOSITORY: &str = "me/tiny";
 const NAME: &str = "hf-hub:me/tiny";
@@ -125,6 +126,35 @@ fn the_bundle_records_where_its_weights_came_from() {
     assert_eq!(config["pretrained_cfg"]["license"], "mit");
     assert_eq!(config["pretrained_cfg"]["origin_url"], "https://example.org/tiny");
     assert_eq!(config["label_names"], serde_json::json!(["blue", "red"]));
+}
+
+#[test]
+fn a_bundle_on_the_hub_is_as_sure_as_in_a_folder() {
+    let hub = Hub::new();
+    hub.bench.train("photos", &["--out", "bundle"]).succeeded();
+    let mut config = hub.bench.json("bundle/config.json");
+    config["calibration"] = json!({"temperature": 2.5, "risk_coverage": "0.999999 40 0, 0 60 30"});
+    hub.bench.file("bundle/config.json", config.to_string());
+    hub.server.add_small("me/bundle", "config.json", hub.bench.read("bundle/config.json"));
+    let weights = fs::read(hub.bench.path("bundle/model.safetensors")).unwrap();
+    hub.server.add_large("me/bundle", "model.safetensors", weights);
+    let says = |model: &str, further: &[&str]| {
+        let ran = hub.run(&[further, &["--model", model, "--json"]].concat()).succeeded();
+        (ran.json_lines(), ran)
+    };
+    let same = |arguments: &[&str]| {
+        let (there, ran) = says("hf-hub:me/bundle", arguments);
+        assert_eq!(there, says("bundle", arguments).0);
+        (there, ran)
+    };
+    let (evaluated, _) = same(&["eval", "photos"]);
+    assert_eq!(evaluated[0]["calibrated"]["temperature"], 2.5);
+    let (answers, ran) = same(&["predict", "photos", "--max-error", "0.05"]);
+    assert!(answers.iter().all(|answer| answer["sure"] == false), "{answers:?}");
+    ran.said(&["66.7 % of 60 validation images got one, 0 of them wrong"]);
+    same(&["predict", "photos"]);
+    let never = ["predict", "photos", "--model", "hf-hub:me/bundle", "--max-error", "0.0001"];
+    hub.run(&never).failed().said(&["is never sure enough", "hint: allow more"]).did_not_say(&["--calibrate"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::card::{CardLabels, ModelCard};
 use crate::catalogue::Catalogue;
 use crate::checkpoint::{self, CheckpointError, Tensors};
 use crate::classifier::Classifier;
-use crate::config::{DropRates, Form, ModelConfig};
+use crate::config::{DropRates, Form, ModelConfig, temperature_in};
 use crate::embedded;
 use crate::error::{Error, Result};
 use crate::hub::{self, DownloadProgress, Fetched, Hub, HubError, HubFile, HubSettings};
@@ -81,6 +81,8 @@ pub struct Provenance {
     pub file: Option<PathBuf>,
     /// Its SHA-256, where the Hub stated it and the download was checked against it, or where the file is built in.
     pub sha256: Option<String>,
+    /// The `config.json` that was read.
+    pub config: Option<PathBuf>,
     /// Licence of the weights.
     pub license: Option<String>,
     /// Where they were published.
@@ -273,7 +275,11 @@ impl Loader<'_> {
 
     fn describe_repository(&self, name: &str, repository: String, revision: Option<String>) -> Result<Description> {
         let config = self.fetch_first(&repository, revision.as_deref(), &[CONFIG.into()])?;
-        let provenance = Provenance { repository: Some(repository.clone()), ..Provenance::default() };
+        let provenance = Provenance {
+            repository: Some(repository.clone()),
+            config: Some(config.path.clone()),
+            ..Provenance::default()
+        };
         // The weights of this config, even if the branch has moved on meanwhile.
         let revision = Some(config.commit);
         let config = read_config(&config.path, || self.fetch_preprocessor(&repository, revision.as_deref()))?;
@@ -433,8 +439,9 @@ fn describe_folder(name: &str, folder: &Path) -> Result<Description> {
     let weights = WEIGHTS_FILES.iter().map(|file| folder.join(file)).find(|path| path.is_file());
     let source = WeightsSource::File(weights.ok_or_else(|| incomplete(&WEIGHTS_FILES.join(" and no ")))?);
     let preprocessor = folder.join(PREPROCESSOR);
+    let provenance = Provenance { config: Some(config.clone()), ..Provenance::default() };
     let config = read_config(&config, || Ok(Some(preprocessor).filter(|path| path.is_file())))?;
-    Ok(describe_config(name, config, Provenance::default(), source))
+    Ok(describe_config(name, config, provenance, source))
 }
 
 /// Names of what lies in a folder, sorted; none where it cannot be read.
@@ -501,6 +508,9 @@ fn read_config(path: &Path, preprocessor: impl FnOnce() -> Result<Option<PathBuf
         move |source| Error::Config { path, source }
     };
     let config = ModelConfig::parse(&text).map_err(wrong(path))?;
+    if let Err(reason) = temperature_in(&text) {
+        tracing::warn!("{}: `calibration` is passed over as another program's: {reason}", path.display());
+    }
     match Form::of(&text).map_err(wrong(path))? {
         Form::Timm => Ok(config),
         Form::Transformers => match preprocessor()? {

@@ -4,9 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use candle_resnet::config::temperature;
 use serde_json::{Map, Value};
 
-use super::{Calibration, RANGE};
+use super::Calibration;
 use crate::error::{Error, Result, io_error};
 
 /// The field's name.
@@ -15,22 +16,28 @@ pub const FIELD: &str = "calibration";
 /// Where it is.
 const CONFIG: &str = "config.json";
 
-/// What the bundle `folder` says of its calibration; nothing where it says nothing, or is no folder.
+/// The field of its curve.
+const CURVE: &str = "risk_coverage";
+
+/// What the bundle `folder` says of its calibration; nothing where it says nothing, or is no folder. A field without a temperature within
+/// [`RANGE`](super::RANGE) is another program's and says nothing here, as where the model is loaded; nor does one without a curve.
 ///
 /// # Errors
-/// If its `config.json` cannot be read, or says it in another way.
+/// If its `config.json` cannot be read, or the curve of a calibration of ours makes no sense.
 pub fn read(folder: &Path) -> Result<Option<Calibration>> {
     let path = folder.join(CONFIG);
     if !path.is_file() {
         return Ok(None);
     }
     let Some(field) = read_config(&path)?.remove(FIELD) else { return Ok(None) };
-    let malformed = |reason: String| Error::Calibration { path: path.clone(), reason };
-    let calibration: Calibration = serde_json::from_value(field).map_err(|error| malformed(error.to_string()))?;
-    if !(RANGE.start() * 0.99..=RANGE.end() * 1.01).contains(&calibration.temperature) {
-        return Err(malformed(format!("`temperature` is {}, expected from 0.001 to 1000", calibration.temperature)));
+    if temperature(&field).is_err() {
+        return Ok(None);
     }
-    Ok(Some(calibration))
+    if field.get(CURVE).is_none() {
+        tracing::warn!("{}: `calibration` has no `{CURVE}`, so that nothing is known of wrong answers", path.display());
+        return Ok(None);
+    }
+    serde_json::from_value(field).map(Some).map_err(|error| Error::Calibration { path, reason: error.to_string() })
 }
 
 /// Writes it into the bundle `folder`; whatever else its `config.json` says stays. Beside the file first, then renamed.
@@ -91,11 +98,23 @@ mod tests {
     }
 
     #[test]
-    fn one_that_makes_no_sense_is_named() {
-        let error = |config| read(bundle(config).path()).unwrap_err().to_string();
+    fn one_of_ours_that_makes_no_sense_is_named() {
+        let error = |config: &str| read(bundle(config).path()).unwrap_err().to_string();
         assert!(error("no").contains("config.json: "));
-        assert!(error(r#"{"calibration": 3}"#).contains("config.json: `calibration`"));
-        let zero = r#"{"calibration": {"temperature": 0.0, "risk_coverage": ""}}"#;
-        assert!(error(zero).contains("`temperature` is 0, expected"));
+        for curve in ["3", "null", "\"0.9 many 0\""] {
+            let config = format!(r#"{{"calibration": {{"temperature": 1.5, "risk_coverage": {curve}}}}}"#);
+            assert!(error(&config).contains("config.json: `calibration`: "));
+        }
+    }
+
+    #[test]
+    fn one_of_another_program_is_none() {
+        let read = |field: &str| read(bundle(&format!(r#"{{"calibration": {field}}}"#)).path()).unwrap();
+        for field in ["3", "\"auto\"", "[1.5]", r#"{"bins": 15}"#, r#"{"temperature": 1.5}"#] {
+            assert_eq!(read(field), None);
+        }
+        for temperature in ["0.0", "1e-310", "1001", "null", "\"auto\""] {
+            assert_eq!(read(&format!(r#"{{"risk_coverage": "0 4 0", "temperature": {temperature}}}"#)), None);
+        }
     }
 }

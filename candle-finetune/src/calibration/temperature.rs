@@ -5,10 +5,12 @@
 
 use std::ops::RangeInclusive;
 
+use candle_resnet::config::TEMPERATURES;
+
 use super::LabelledLogits;
 
-/// Temperatures that are looked at.
-pub const RANGE: RangeInclusive<f64> = 1e-3..=1e3;
+/// Temperatures that are looked at; no others count as ours.
+pub const RANGE: RangeInclusive<f64> = TEMPERATURES;
 
 /// Newton steps at most; ten are enough unless logits are strange.
 const STEPS: usize = 200;
@@ -37,7 +39,7 @@ pub fn fit_temperature(logits: &LabelledLogits) -> f64 {
             break;
         }
     }
-    1.0 / inverse
+    (1.0 / inverse).clamp(*RANGE.start(), *RANGE.end()) // A rounding may leave them.
 }
 
 /// Slope and curvature of the mean cross-entropy in the inverse temperature.

@@ -91,7 +91,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             arguments.model.model
         );
     }
-    let stored = bundle.filter(|_| !arguments.calibrate).map(stored::read).transpose()?.flatten();
     let interrupt = Interrupt::listen()?;
     let map = ClassMap::between(&dataset.classes, &model)?;
     if map.by_order {
@@ -105,7 +104,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let pass = ImagePass::new(samples.len(), interrupt);
     let evaluation = pass.run(|observer| evaluate(&classifier, &samples, &map, unreadable, observer))?;
     let fitted = arguments.calibrate.then(|| Calibration::fit(&evaluation.logits));
-    let sureness = Sureness::measure(&evaluation.logits, fitted.as_ref().or(stored.as_ref()), fitted.is_some());
+    let of_model = Some(model.temperature).filter(|temperature| *temperature != 1.0);
+    let temperature = fitted.as_ref().map(|calibration| calibration.temperature).or(of_model);
+    let sureness = Sureness::measure(&evaluation.logits, temperature, fitted.is_some());
     print_metrics(&evaluation.metrics, &sureness, evaluation.extracted.skipped.len(), arguments.json)?;
     if let Some((folder, calibration)) = bundle.zip(fitted.as_ref()) {
         stored::write(folder, calibration)?;
@@ -113,8 +114,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     if let Some(page) = &arguments.report {
         let index = bundle.map(|bundle| index_of(bundle, &model)).transpose()?.flatten();
-        let calibration = (fitted.as_ref().or(stored.as_ref()), fitted.is_some());
-        arguments.report(page, &evaluation, ((&dataset, split), calibration), (&classifier, index.as_ref()))?;
+        let scaling = (temperature, fitted.is_some());
+        arguments.report(page, &evaluation, ((&dataset, split), scaling), (&classifier, index.as_ref()))?;
         say!("see: {}", page.display());
     }
     print_findings(&Findings::new(evaluation.extracted.skipped, evaluation.extracted.notes));
@@ -145,7 +146,7 @@ impl Arguments {
         &self,
         page: &Path,
         evaluation: &Evaluation,
-        ((dataset, split), (calibration, calibrated_here)): ((&Dataset, SplitName), (Option<&Calibration>, bool)),
+        ((dataset, split), (temperature, calibrated_here)): ((&Dataset, SplitName), (Option<f64>, bool)),
         (classifier, index): (&Classifier, Option<&Index>),
     ) -> candle_finetune::Result<()> {
         let read = |name: &str| preprocess::decode(Path::new(name)).ok();
@@ -169,7 +170,7 @@ impl Arguments {
                 images: &samples,
                 judged: &evaluation.extracted.kept,
                 logits: &evaluation.logits,
-                calibration,
+                temperature,
                 calibrated_here,
                 preprocessing: classifier.preprocessing(),
                 channels: classifier.trunk().in_channels(),
@@ -218,9 +219,9 @@ struct Calibrated {
 }
 
 impl Sureness {
-    fn measure(logits: &LabelledLogits, calibration: Option<&Calibration>, fitted_here: bool) -> Sureness {
+    fn measure(logits: &LabelledLogits, temperature: Option<f64>, fitted_here: bool) -> Sureness {
         let error = |temperature| expected_calibration_error(&logits.answers(temperature));
-        let calibrated = calibration.map(|&Calibration { temperature, .. }| Calibrated {
+        let calibrated = temperature.map(|temperature| Calibrated {
             temperature,
             error: error(temperature),
             loss: logits.loss(temperature),

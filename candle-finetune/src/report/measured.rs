@@ -10,7 +10,7 @@ use super::measures::{ClassMeasures, Confusion, least_certain, risk_coverage, to
 use super::page::{Card, Chart, ClassView, MeasuredView, PairView, Picture, RateView, percent};
 use super::rate::Rate;
 use super::{charts, tables};
-use crate::calibration::{Answer, Calibration, Judgement, LabelledLogits, expected_calibration_error, reliability};
+use crate::calibration::{Answer, Judgement, LabelledLogits, expected_calibration_error, reliability};
 use crate::error::Result;
 use crate::images::LabelledImages;
 
@@ -36,9 +36,9 @@ pub struct Measured<'a> {
     pub judged: &'a [usize],
     /// Logits of these images, beside their labels.
     pub logits: &'a LabelledLogits,
-    /// How sure the model may be, where that was measured.
-    pub calibration: Option<&'a Calibration>,
-    /// Whether it was measured on these very images.
+    /// What logits are divided by, where the model was calibrated.
+    pub temperature: Option<f64>,
+    /// Whether it was fitted on these very images.
     pub calibrated_here: bool,
     /// What happens to a photo before the network sees it.
     pub preprocessing: &'a Preprocessing,
@@ -52,7 +52,7 @@ pub struct Measured<'a> {
 
 impl Measured<'_> {
     fn temperature(&self) -> f64 {
-        self.calibration.map_or(1.0, |calibration| calibration.temperature)
+        self.temperature.unwrap_or(1.0)
     }
 }
 
@@ -91,8 +91,8 @@ impl<'a> Judged<'a> {
     }
 
     fn scaling(&self) -> String {
-        match self.measured.calibration {
-            Some(calibration) => format!("at temperature {:.3}", calibration.temperature),
+        match self.measured.temperature {
+            Some(temperature) => format!("at temperature {temperature:.3}"),
             None => "not calibrated".into(),
         }
     }
@@ -149,9 +149,9 @@ impl<'a> Judged<'a> {
 
     fn sureness(&self) -> Vec<String> {
         let raw = percent(expected_calibration_error(&self.raw));
-        match self.measured.calibration {
+        match self.measured.temperature {
             None => vec![format!("Confidence and accuracy are {raw} apart, on average over 15 bins of confidence.")],
-            Some(&Calibration { temperature, .. }) => {
+            Some(temperature) => {
                 let fitted = if self.measured.calibrated_here { ", which was fitted on these images" } else { "" };
                 let scaled = percent(expected_calibration_error(&self.answers));
                 vec![format!(
@@ -164,7 +164,7 @@ impl<'a> Judged<'a> {
 
     fn charts(&self, files: &Files) -> Result<Vec<Chart>> {
         let (raw, scaled) = (reliability(&self.raw), reliability(&self.answers));
-        let series: &[(&str, &[_])] = match self.measured.calibration {
+        let series: &[(&str, &[_])] = match self.measured.temperature {
             Some(_) => &[("as it is", &raw), ("calibrated", &scaled)],
             None => &[("as it is", &raw)],
         };

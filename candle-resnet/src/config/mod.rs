@@ -3,6 +3,7 @@
 //! Pure text to values and back. Which program wrote a file shows in its fields ([`Form`]); what is written is timm's
 //! form.
 
+mod calibration;
 mod preprocessor;
 mod timm;
 mod transformers;
@@ -14,6 +15,9 @@ use serde_json::{Map, Value};
 
 use crate::architecture::Architecture;
 use crate::preprocess::Preprocessing;
+
+pub(crate) use calibration::temperature_in;
+pub use calibration::{TEMPERATURES, temperature};
 
 /// What a `config.json` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +35,8 @@ pub struct ModelConfig {
     /// How the network is thinned while it trains.
     pub drop_rates: DropRates,
     /// What logits are divided by for probabilities that mean what they say: `temperature` of the field `calibration` that
-    /// `candle-finetune` writes, which is one of `extra` to [`to_json`](ModelConfig::to_json); else 1.
+    /// `candle-finetune` writes, which is one of `extra` to [`to_json`](ModelConfig::to_json); else, and where that field is another
+    /// program's, 1.
     pub temperature: f64,
     /// Licence of the weights.
     pub license: Option<String>,
@@ -128,10 +133,12 @@ impl ModelConfig {
     /// # Errors
     /// If it is not JSON, lacks its architecture, or asks for something that this crate does not build.
     pub fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
-        match Form::of(text)? {
-            Form::Timm => timm::parse(text),
-            Form::Transformers => transformers::parse(text),
-        }
+        let config = match Form::of(text)? {
+            Form::Timm => timm::parse(text)?,
+            Form::Transformers => transformers::parse(text)?,
+        };
+        let temperature = temperature_in(text).ok().flatten().unwrap_or(1.0);
+        Ok(ModelConfig { temperature, ..config })
     }
 
     /// The same with what transformers' `preprocessor_config.json` says of photos.

@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 use crate::architecture::GlobalPool;
 use crate::preprocess::Interpolation;
@@ -34,18 +36,29 @@ fn what_is_written_is_read_back() {
 
 #[test]
 fn a_temperature_is_that_of_our_calibration() {
-    let temperature = |calibration: &str| {
-        let text = format!(r#"{{"architecture": "resnet18", "num_classes": 2, "calibration": {calibration}}}"#);
-        ModelConfig::parse(&text).map(|config| config.temperature).map_err(|error| error.to_string())
-    };
-    assert_eq!(temperature(r#"{"temperature": 1.25, "risk_coverage": ""}"#), Ok(1.25));
-    for others in ["null", "3", r#"{"bins": 15}"#] {
-        assert_eq!(temperature(others), Ok(1.0));
+    for form in [r#""architecture": "resnet18", "num_classes": 2"#, r#""model_type": "resnet""#] {
+        let temperature = |calibration: &str| {
+            ModelConfig::parse(&format!(r#"{{{form}, "calibration": {calibration}}}"#)).unwrap().temperature
+        };
+        for ours in [0.001, 1.25, 1000.0] {
+            assert_eq!(temperature(&format!(r#"{{"temperature": {ours}, "risk_coverage": ""}}"#)), ours);
+        }
+        for others in ["null", "3", "\"auto\"", r#"{"bins": 15}"#] {
+            assert_eq!(temperature(others), 1.0);
+        }
+        for others in ["0", "-1.5", "1e-310", "1000.1", "\"auto\"", "null"] {
+            assert_eq!(temperature(&format!(r#"{{"temperature": {others}}}"#)), 1.0);
+        }
     }
-    for wrong in ["0", "-1.5", "\"warm\"", "null"] {
-        let error = temperature(&format!(r#"{{"temperature": {wrong}}}"#)).unwrap_err();
-        assert_eq!(error, format!("`calibration.temperature` is {wrong}, expected a number above 0"));
-    }
+}
+
+#[test]
+fn why_a_calibration_is_not_ours_is_said() {
+    let reason = |calibration: Value| temperature(&calibration).unwrap_err().to_string();
+    assert_eq!(reason(json!({"bins": 15})), "`calibration.temperature` is missing");
+    assert_eq!(reason(json!(3)), "`calibration.temperature` is missing");
+    let expected = "`calibration.temperature` is \"auto\", expected a number from 0.001 to 1000";
+    assert_eq!(reason(json!({"temperature": "auto"})), expected);
 }
 
 #[test]

@@ -26,8 +26,6 @@ struct RawConfig {
     label_descriptions: Option<Map<String, Value>>,
     model_args: Option<Arguments>,
     pretrained_cfg: Option<RawPretrained>,
-    /// Ours.
-    calibration: Option<Value>,
     /// Legacy configs are flat.
     #[serde(flatten)]
     flat: RawPretrained,
@@ -92,7 +90,6 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
         label_descriptions: texts(raw.label_descriptions.or(pretrained.label_descriptions)),
         preprocessing,
         drop_rates: arguments.drop_rates()?,
-        temperature: raw.calibration.map_or(Ok(1.0), temperature)?,
         license: pretrained.license,
         origin_url: pretrained.origin_url,
         ..ModelConfig::new(architecture, classes)
@@ -130,13 +127,6 @@ impl Arguments {
             paths: fraction("drop_path_rate", self.drop_path_rate)?,
         })
     }
-}
-
-/// Without the field it is another program's, which is passed over.
-fn temperature(calibration: Value) -> Result<f64, ConfigError> {
-    let Some(stated) = calibration.get("temperature") else { return Ok(1.0) };
-    let sensible = stated.as_f64().filter(|temperature| *temperature > 0.0);
-    sensible.ok_or_else(|| bad_value("calibration.temperature", stated, "a number above 0"))
 }
 
 fn output_stride(stride: usize) -> Result<usize, ConfigError> {

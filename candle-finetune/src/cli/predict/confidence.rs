@@ -1,5 +1,7 @@
 //! How sure a model may be, and from where on it answers.
 
+use std::path::Path;
+
 use anyhow::bail;
 use candle_core::Tensor;
 use candle_finetune::calibration::{Selection, stored};
@@ -16,32 +18,31 @@ pub struct Confidence {
 }
 
 impl Confidence {
-    /// That of a bundle, and of other models as they are.
+    /// That of a bundle, here or on the Hub, and of other models as they are.
     ///
     /// # Errors
     /// If an error rate is to be kept, and nothing is known of the model or it is never sure enough.
     pub fn new(arguments: &ModelArguments, model: &Model, max_error: Option<f64>) -> anyhow::Result<Confidence> {
-        let bundle = arguments.bundle(model);
-        let calibration = bundle.map(stored::read).transpose()?.flatten();
         let Some(max_error) = max_error else { return Ok(Confidence { selection: None }) };
         let name = &arguments.model;
-        let Some(calibration) = calibration else {
-            let way_out = match bundle {
-                Some(_) => format!(
-                    "measure it on photos that it has not learned from: finetune eval DIR --model {} --calibrate",
-                    quoted(name)
-                ),
+        let calibrate =
+            arguments.bundle(model).map(|_| format!("finetune eval DIR --model {} --calibrate", quoted(name)));
+        let folder = model.provenance.config.as_deref().and_then(Path::parent);
+        let Some(calibration) = folder.map(stored::read).transpose()?.flatten() else {
+            let way_out = match calibrate {
+                Some(command) => format!("measure it on photos that it has not learned from: {command}"),
                 None => "train a bundle from it with `finetune train`, which measures it on validation images".into(),
             };
             bail!("`{name}` was not calibrated: nothing is known of how often it is wrong\nhint: {way_out}");
         };
         let Some(selection) = calibration.risk_coverage.select(max_error) else {
             let images = calibration.risk_coverage.images();
+            let further =
+                calibrate.map_or(String::new(), |command| format!(", or calibrate on more photos: {command}"));
             bail!(
                 "`{name}` is never sure enough for {} of wrong answers, as far as its {images} validation images show\n\
-                 hint: allow more, or calibrate on more photos: finetune eval DIR --model {} --calibrate",
-                percent(max_error),
-                quoted(name)
+                 hint: allow more{further}",
+                percent(max_error)
             );
         };
         Ok(Confidence { selection: Some((selection, max_error)) })

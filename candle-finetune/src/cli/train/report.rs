@@ -62,7 +62,7 @@ impl Run<'_> {
             images: &judged.samples,
             judged: &judged.rows,
             logits: &judged.logits,
-            calibration: tuned.trained.calibration.as_ref(),
+            temperature: tuned.trained.calibration.as_ref().map(|calibration| calibration.temperature),
             calibrated_here: judged.validates,
             preprocessing: &self.model.preprocessing,
             channels: self.model.architecture.in_channels,
