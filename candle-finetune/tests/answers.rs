@@ -82,11 +82,16 @@ fn a_calibration_is_of_photos_as_the_bundle_takes_them() {
     predict(&bench, &["photos", "--input-size", "32"]).succeeded().did_not_say(&["note: "]);
     let calibrate = ["eval", "photos", "--model", "bundle", "--calibrate"];
     let before = bench.read("bundle/config.json");
-    bench
-        .run(&[&calibrate, &other[..]].concat())
-        .failed()
-        .said(&["error: `bundle` cannot be calibrated on photos", "hint: "]);
-    assert_eq!(bench.read("bundle/config.json"), before);
+    let grey = ["--in-chans", "1"];
+    for further in [other, grey] {
+        bench
+            .run(&[&calibrate, &further[..]].concat())
+            .failed()
+            .said(&["error: `bundle` cannot be calibrated on photos", "hint: "]);
+        assert_eq!(bench.read("bundle/config.json"), before);
+    }
+    predict(&bench, &[&["photos"], &grey[..]].concat()).succeeded().said(&said);
+    predict(&bench, &["photos", "--in-chans", "3"]).succeeded().did_not_say(&["note: "]);
     bench.run(&["eval", "photos", "--model", "bundle", "--input-size", "24"]).succeeded().printed(&["at temperature"]);
     bench.model_folder("model", Some(&["blue", "red"]), 2);
     let arguments = ["predict", "photos", "--model", "model", "--input-size", "24"];

@@ -177,6 +177,23 @@ impl ModelArguments {
         Some(Path::new(&self.model)).filter(|named| self.weights.is_none() && folder == Some(*named))
     }
 
+    /// Whether `--in-chans` makes another network of the one that the model's files hold.
+    fn folds_channels(&self) -> anyhow::Result<bool> {
+        let Some(channels) = self.channels.get() else { return Ok(false) };
+        let catalogue = self.catalogue.open()?;
+        let description = with_loader(&catalogue, |loader| loader.describe(&self.request(None)))?;
+        Ok(description.architecture.in_channels != channels)
+    }
+
+    /// Loads the model for photos that are prepared as was asked for, and says whether that is otherwise than its files say.
+    pub fn load_for(&self, preprocessing: &PreprocessingArguments) -> anyhow::Result<(Model, bool)> {
+        let model = self.load(None)?;
+        let own = model.preprocessing.clone();
+        let model = preprocessing.adapt(model)?;
+        let is_otherwise = model.preprocessing != own || self.folds_channels()?;
+        Ok((model, is_otherwise))
+    }
+
     /// Loads the model, fetching it first where it is not at hand.
     pub fn load(&self, fresh: Option<u64>) -> anyhow::Result<Model> {
         self.load_telling(fresh, &mut print_note)

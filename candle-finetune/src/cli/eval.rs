@@ -77,17 +77,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let dataset = scan(&arguments.dir)?;
     let split = arguments.split(&dataset)?;
     let samples = dataset.split(split);
-    let model = arguments.model.load(None)?;
-    let own = model.preprocessing.clone();
-    let model = arguments.reading.preprocessing.adapt(model)?;
+    let (model, is_otherwise) = arguments.model.load_for(&arguments.reading.preprocessing)?;
     let bundle = arguments.model.bundle(&model);
     if arguments.calibrate && bundle.is_none() {
         bail!("`{}` is no folder: a calibration is stored in one", arguments.model.model);
     }
-    if arguments.calibrate && model.preprocessing != own {
+    if arguments.calibrate && is_otherwise {
         bail!(
             "`{}` cannot be calibrated on photos that are prepared otherwise than its config.json says\n\
-             hint: leave the options of preprocessing away, or train with them",
+             hint: leave the options of preprocessing and --in-chans away, or train with them",
             arguments.model.model
         );
     }

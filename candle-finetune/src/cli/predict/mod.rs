@@ -168,10 +168,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 
 /// The model, for photos that are prepared as was asked for; it says so where it was calibrated on others.
 fn load(arguments: &Arguments) -> anyhow::Result<Model> {
-    let model = arguments.model.load(None)?;
-    let own = model.preprocessing.clone();
-    let model = arguments.reading.preprocessing.adapt(model)?;
-    if model.preprocessing != own && model.temperature != 1.0 {
+    let (model, is_otherwise) = arguments.model.load_for(&arguments.reading.preprocessing)?;
+    if is_otherwise && model.temperature != 1.0 {
         say!(
             "note: `{}` was calibrated on photos as its config.json prepares them: otherwise it may be wrong more often than it says\n\
              hint: `finetune eval` with the same options measures that on labelled photos",
