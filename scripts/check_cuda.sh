@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/with_cuda.sh --cudnn scripts/emulated_gpu/build.sh
-scripts/pack_device_tests.sh
+scripts/pack_device_tests.sh "$@"
 export LD_LIBRARY_PATH=$PWD/target/emulated-gpu:$PWD/target/cuda-toolkit/nvidia/cu13/lib
 export OMP_WAIT_POLICY=passive # a thread that has nothing to do does not keep another from its core
 for order in early late; do

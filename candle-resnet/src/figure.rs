@@ -17,7 +17,7 @@ use crate::blueprint::{Block, Blueprint, ConvNorm, Pool, Shortcut, Stem};
 use crate::features::Boundary;
 use crate::part::Part;
 use crate::training::Statistics;
-use attention::AttentionLayer;
+pub(crate) use attention::AttentionLayer;
 
 /// A convolution followed by its norm.
 pub(crate) trait ConvNormLayer {
@@ -175,7 +175,9 @@ impl<L: ConvNormLayer> ResidualBlock<L> {
         Ok(ResidualBlock {
             convs: conv_norms(&block.convs, parameters)?,
             anti_alias: block.anti_alias.map(|pool| (block.strided_position(), pool)),
-            attention: attention.map(|attention| AttentionLayer::build(attention, parameters)).transpose()?,
+            attention: attention
+                .map(|attention| AttentionLayer::build(attention, &mut |name, shape| parameters.tensor(name, shape)))
+                .transpose()?,
             shortcut: ShortcutLayer::build(&block.shortcut, parameters)?,
         })
     }

@@ -45,7 +45,8 @@ library cuda 1 "$sources"/{driver,threads}.cpp
 library cudnn 9 "$sources/cudnn.cpp" -L "$out" -l:libcuda.so.1
 library cublas 13 "$sources/cublas.cpp" -L "$out" -l:libcuda.so.1
 library curand 10 "$sources/curand.cpp" -L "$out" -l:libcuda.so.1
-kernels backprop candle-resnet/src/backprop/cuda/kernels.cu
+kernels maps candle-resnet/src/backprop/cuda/maps.cu
+kernels norms candle-resnet/src/backprop/cuda/norms.cu
 kernels unfold candle-resnet/src/cudnn/unfold.cu
 kernels elementwise candle-finetune/src/train/elementwise/kernels.cu
 for file in affine binary cast conv fill indexing reduce sort ternary unary; do

@@ -84,8 +84,8 @@ impl Default for BackwardOptions {
 
 /// The network of `architecture` from the part `first` on; `None` where it can only go back through candle's graph.
 ///
-/// So it is on Metal, on CUDA without the feature `cudnn`, and on CUDA for networks that have attention or group norms, blur, or put out other
-/// features than means; and everywhere where nothing lies before the classifier.
+/// So it is on Metal, on CUDA without the feature `cudnn`, and on CUDA for networks that put out other features than means; and everywhere
+/// where nothing lies before the classifier.
 pub fn backward(
     architecture: &Architecture,
     first: Part,

@@ -189,9 +189,6 @@ fn every_kind_of_network_has_candles_gradients() {
     for (name, side) in
         [("resnet50", 64), ("resnet26d", 65), ("resnext50_32x4d", 64), ("resnetblur18", 64), ("resnet34", 64)]
     {
-        if name == "resnetblur18" && !device().is_cpu() {
-            continue; // goes through candle's graph
-        }
         for part in [Part::Stem, Part::Stage(3)] {
             let norms = [part].into_iter().collect();
             Case { norms, ..Case::new(name, Part::Stem, 2, side) }.check();
@@ -201,9 +198,6 @@ fn every_kind_of_network_has_candles_gradients() {
 
 #[test]
 fn attentions_have_candles_gradients() {
-    if !device().is_cpu() {
-        return; // they go through candle's graph
-    }
     let norms = |part| [part].into_iter().collect();
     for (name, part) in [("seresnet18", Part::Stem), ("ecaresnet26t", Part::Stage(3))] {
         Case { norms: norms(part), drop_path: 0.3, ..Case::new(name, Part::Stem, 3, 65) }.check();
@@ -215,9 +209,6 @@ fn attentions_have_candles_gradients() {
 
 #[test]
 fn group_norms_have_candles_gradients() {
-    if !device().is_cpu() {
-        return; // they go through candle's graph
-    }
     for (part, side) in [(Part::Stage(2), 16), (Part::Stage(4), 8)] {
         Case { drop_path: 0.3, ..Case::new("resnet50_gn", part, 3, side) }.check();
     }
@@ -265,9 +256,14 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
 /// In halves ReLUs turn on and off by rounding; gradients point the same way all the same.
 fn check_directions(precision: Precision, scale: f64, least: f64) {
     let options = BackwardOptions { precision, ..BackwardOptions::default() };
-    for (name, first, side) in
-        [("resnet18", Part::Stem, 64), ("resnet26d", Part::Stage(3), 16), ("resnext50_32x4d", Part::Stage(4), 8)]
-    {
+    for (name, first, side) in [
+        ("resnet18", Part::Stem, 64),
+        ("resnet26d", Part::Stage(3), 16),
+        ("resnext50_32x4d", Part::Stage(4), 8),
+        ("seresnet18", Part::Stage(3), 16),
+        ("resnetblur18", Part::Stage(2), 16),
+        ("resnet50_gn", Part::Stage(4), 8),
+    ] {
         let case = Case { norms: [first].into_iter().collect(), ..Case::new(name, first, 8, side) };
         let (computed, expected) = (case.computed_at(&options, scale).unwrap(), case.expected());
         assert!(computed.keys().eq(expected.keys()));

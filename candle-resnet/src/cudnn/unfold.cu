@@ -1,15 +1,8 @@
 // Images -> squares of 2x2 pixels as channels, which tensor cores like better than three channels; and the weights for them.
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#include "packs.cuh"
 
 namespace {
-
-// 16 bytes of neighbouring values.
-template <typename T> struct alignas(16) Pack {
-    static constexpr unsigned SIZE = 16 / sizeof(T);
-    T values[SIZE];
-};
 
 // (N, C, H, W) -> (N, H', W', C'): channel (2 dy + dx) C + c holds value c of a square's pixel (dy, dx); the rest is zero. The first
 // `before` rows and columns, and whatever lies behind the image, are zero. C' is a multiple of a pack.

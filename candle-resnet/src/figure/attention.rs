@@ -3,34 +3,42 @@
 use candle_core::{Module, Result, Tensor};
 use candle_nn::Linear;
 
-use super::{Parameters, pool};
+use super::pool;
 use crate::blueprint::Attention;
 
 /// The layers of an [`Attention`].
 #[derive(Debug, Clone)]
-pub(super) enum AttentionLayer {
+pub(crate) enum AttentionLayer {
     SqueezeExcite { fc1: Linear, fc2: Linear },
     EfficientChannel { kernel: Tensor }, // (1, 1, K)
 }
 
 impl AttentionLayer {
-    pub(super) fn build(attention: &Attention, parameters: &impl Parameters) -> Result<AttentionLayer> {
+    /// With the tensors that `tensor` gives for a name and a shape.
+    pub(crate) fn build(
+        attention: &Attention,
+        tensor: &mut impl FnMut(&str, &[usize]) -> Result<Tensor>,
+    ) -> Result<AttentionLayer> {
         Ok(match *attention {
             Attention::SqueezeExcite { ref name, channels, inner } => AttentionLayer::SqueezeExcite {
-                fc1: dense(&format!("{name}.fc1"), channels, inner, parameters)?,
-                fc2: dense(&format!("{name}.fc2"), inner, channels, parameters)?,
+                fc1: dense(&format!("{name}.fc1"), channels, inner, tensor)?,
+                fc2: dense(&format!("{name}.fc2"), inner, channels, tensor)?,
             },
-            Attention::EfficientChannel { ref name, kernel } => AttentionLayer::EfficientChannel {
-                kernel: parameters.tensor(&format!("{name}.conv.weight"), &[1, 1, kernel])?,
-            },
+            Attention::EfficientChannel { ref name, kernel } => {
+                AttentionLayer::EfficientChannel { kernel: tensor(&format!("{name}.conv.weight"), &[1, 1, kernel])? }
+            }
         })
     }
 
     /// (N, C, H, W) → (N, C, H, W)
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let means = pool::mean(x)?.to_dtype(x.dtype())?; // (N, C)
-        let weights = candle_nn::ops::sigmoid(&self.scores(&means)?)?;
-        x.broadcast_mul(&weights.unsqueeze(2)?.unsqueeze(3)?)
+        x.broadcast_mul(&self.gates(&means)?.unsqueeze(2)?.unsqueeze(3)?)
+    }
+
+    /// What each channel is weighed by, (N, C), from 0 to 1, by its mean (N, C).
+    pub(crate) fn gates(&self, means: &Tensor) -> Result<Tensor> {
+        candle_nn::ops::sigmoid(&self.scores(means)?)
     }
 
     /// (N, C) → (N, C)
@@ -45,8 +53,13 @@ impl AttentionLayer {
 }
 
 /// A 1×1 convolution on one pixel.
-fn dense(name: &str, inputs: usize, outputs: usize, parameters: &impl Parameters) -> Result<Linear> {
-    let weight = parameters.tensor(&format!("{name}.weight"), &[outputs, inputs, 1, 1])?;
-    let bias = parameters.tensor(&format!("{name}.bias"), &[outputs])?;
+fn dense(
+    name: &str,
+    inputs: usize,
+    outputs: usize,
+    tensor: &mut impl FnMut(&str, &[usize]) -> Result<Tensor>,
+) -> Result<Linear> {
+    let weight = tensor(&format!("{name}.weight"), &[outputs, inputs, 1, 1])?;
+    let bias = tensor(&format!("{name}.bias"), &[outputs])?;
     Ok(Linear::new(weight.reshape((outputs, inputs))?, Some(bias)))
 }

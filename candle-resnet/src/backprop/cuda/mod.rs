@@ -4,7 +4,9 @@
 //! has it. Everything is put on the device's stream one after another; nothing here waits for it. Kernels add in an order that
 //! shapes decide, and so does cuDNN where it can.
 
+mod gates;
 mod launch;
+mod norms;
 mod pass;
 mod variables;
 
@@ -14,11 +16,11 @@ use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{Device, Result, Tensor, bail};
 
-use self::launch::{Launcher, Mean, pack};
+use self::launch::{Averaging, Launcher, pack};
 use self::pass::{Convolutions, Tape};
 use self::variables::Variables;
 use super::Backward;
-use super::graph::{Graph, INPUT, Images, Operation};
+use super::graph::{Graph, INPUT, Images};
 use crate::architecture::{Architecture, GlobalPool};
 use crate::blueprint::{Blueprint, Pool};
 use crate::cudnn::{self, Number, Unfolding, Values, tensor};
@@ -41,17 +43,11 @@ pub(super) struct OnCuda<T: Number> {
 }
 
 impl<T: Number> OnCuda<T> {
-    /// From the part `first` on; `None` where there is an operation that is not to be had here, or nothing before the classifier.
+    /// From the part `first` on; `None` where the features are no means, or nothing lies before the classifier.
     pub(super) fn new(architecture: &Architecture, first: Part, device: &CudaDevice) -> Option<OnCuda<T>> {
         let graph = Graph::of(&Blueprint::of(architecture), first, Images::AsTheyAre)?;
-        let unknown = |operation: &Operation| match operation {
-            Operation::Pool(pool) => matches!(pool, Pool::Blur { .. }),
-            Operation::NormaliseGroups(_) | Operation::Attend(_) => true,
-            Operation::Convolve(_) | Operation::Normalise(_) | Operation::ShiftChannels { .. } => false,
-        };
-        let known = !graph.nodes.iter().any(|node| unknown(&node.operation));
         let whole_packs = graph.channels.iter().skip(INPUT + 1).all(|channels| channels % pack::<T>() == 0);
-        let fits = known && whole_packs && graph.global_pool == GlobalPool::Average;
+        let fits = whole_packs && graph.global_pool == GlobalPool::Average;
         fits.then(|| OnCuda {
             unfolding: if first == Part::Stem { pass::unfolding::<T>(&graph) } else { None },
             launcher: Launcher::new(device),
@@ -135,11 +131,12 @@ impl<T: Number> Backward for OnCuda<T> {
     }
 }
 
-/// How a pool takes a mean of 2×2 pixels, if it does.
-fn mean(pool: Pool) -> Option<Mean> {
+/// How a pool averages, if it does.
+fn averaging(pool: Pool) -> Option<Averaging> {
     match pool {
-        Pool::Average | Pool::AverageToTheEdge => Some(Mean { stride: 2, zeros: false }),
-        Pool::AverageSameSize => Some(Mean { stride: 1, zeros: true }),
-        Pool::Max { .. } | Pool::Blur { .. } => None,
+        Pool::Average | Pool::AverageToTheEdge => Some(Averaging::Mean { stride: 2, zeros: false }),
+        Pool::AverageSameSize => Some(Averaging::Mean { stride: 1, zeros: true }),
+        Pool::Blur { stride } => Some(Averaging::Blur { stride }),
+        Pool::Max { .. } => None,
     }
 }

@@ -1,18 +1,23 @@
 //! A graph, forwards and backwards.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::cudnn::Cudnn;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::launch::{Incoming, Launcher, NormVariables, Pooling, Rows, Shift, Statistics as NormStatistics};
+use super::gates::Gates;
+use super::launch::{Launcher, Pooling, Rows, Shift};
+use super::norms::{
+    Coefficients, Incoming, NormTotals, NormVariables, PartialSums, Segments, Statistics as NormStatistics,
+};
 use super::variables::Variables;
-use super::{Number, mean};
+use super::{Number, averaging};
+use crate::backprop::attention::ChannelAttention;
 use crate::backprop::convolution::Convolution;
 use crate::backprop::graph::{Graph, INPUT, Node, Operation, Value};
+use crate::backprop::group_norm::GroupNorm;
 use crate::backprop::norm::{BatchNorm, MOMENTUM};
 use crate::blueprint::{NORM_EPSILON, Pool};
 use crate::cudnn::{TrainableConv, Unfolding, Values, Window, tensor};
@@ -79,17 +84,17 @@ fn window(convolution: &Convolution) -> Window {
 pub(super) struct Tape<T: Number> {
     /// Every map.
     values: Vec<CudaSlice<T>>,
-    /// Of convolutions, norms and max-pools, by the value that they made.
+    /// Of convolutions, norms and attentions, attentions, and max-pools, by the value that they made.
     weights: HashMap<Value, CudaSlice<T>>,
     norms: HashMap<Value, Normalised>,
+    gates: HashMap<Value, Gates>,
     winners: HashMap<Value, CudaSlice<u8>>,
 }
 
-/// What a norm leaves.
+/// What a norm leaves, or an attention, which is one that scales alone.
 #[derive(Debug)]
 struct Normalised {
     statistics: NormStatistics,
-    follows_batch: bool,
     /// What each image's branch counts; `None` where all count once.
     factors: Option<CudaSlice<f32>>,
 }
@@ -107,8 +112,8 @@ pub(super) struct Pass<'a, T: Number> {
 
 impl<T: Number> Pass<'_, T> {
     pub(super) fn forward(&self, input: CudaSlice<T>, mode: &mut TrainingMode) -> Result<Tape<T>> {
-        let mut tape =
-            Tape { values: vec![input], weights: HashMap::new(), norms: HashMap::new(), winners: HashMap::new() };
+        let (weights, norms, gates, winners) = Default::default();
+        let mut tape = Tape { values: vec![input], weights, norms, gates, winners };
         for node in &self.graph.nodes {
             let from = &tape.values[node.from];
             let to = match &node.operation {
@@ -119,22 +124,35 @@ impl<T: Number> Pass<'_, T> {
                     to
                 }
                 Operation::Normalise(norm) => {
-                    let left = self.measure(node, norm, from, mode)?;
-                    let residual = node.residual.map(|residual| &tape.values[residual]);
-                    let added = (residual, left.factors.as_ref());
-                    let to = self.launcher.norm_apply(from, added, &left.statistics, self.rows(node.to), norm.relu)?;
+                    let statistics = self.measure(node, norm, from, mode)?;
+                    let left = Normalised { statistics, factors: self.factors(norm.branch, mode)? };
+                    let to = self.apply(node, &tape, &left, norm.relu)?;
                     tape.norms.insert(node.to, left);
                     to
                 }
-                Operation::NormaliseGroups(_) | Operation::Attend(_) => return Err(unknown(&node.operation)),
+                Operation::NormaliseGroups(norm) => {
+                    let statistics = self.measure_groups(node, norm, from)?;
+                    let left = Normalised { statistics, factors: self.factors(norm.branch, mode)? };
+                    let to = self.apply(node, &tape, &left, norm.relu)?;
+                    tape.norms.insert(node.to, left);
+                    to
+                }
+                Operation::Attend(attention) => {
+                    let (gates, statistics) = self.gates(node, attention, from)?;
+                    let left = Normalised { statistics, factors: self.factors(Some(attention.branch), mode)? };
+                    let to = self.apply(node, &tape, &left, true)?;
+                    tape.gates.insert(node.to, gates);
+                    tape.norms.insert(node.to, left);
+                    to
+                }
                 &Operation::Pool(Pool::Max { stride }) => {
                     let (to, winners) = self.launcher.max_pool(from, self.pooling(node), stride)?;
                     tape.winners.insert(node.to, winners);
                     to
                 }
                 &Operation::Pool(pool) => {
-                    let Some(window) = mean(pool) else { return Err(unknown(pool)) };
-                    self.launcher.mean_pool(from, self.pooling(node), window)?
+                    let Some(window) = averaging(pool) else { return Err(unknown(pool)) };
+                    self.launcher.average(from, self.pooling(node), window)?
                 }
                 &Operation::ShiftChannels { stride, padding, .. } => {
                     self.launcher.shift_channels(from, self.pooling(node), Shift { stride, padding })?
@@ -172,7 +190,8 @@ impl<T: Number> Pass<'_, T> {
             match &node.operation {
                 Operation::Convolve(convolution) => way.convolve(node, convolution, gradient, wanted)?,
                 Operation::Normalise(norm) => way.normalise(node, norm, gradient, wanted)?,
-                Operation::NormaliseGroups(_) | Operation::Attend(_) => return Err(unknown(&node.operation)),
+                Operation::NormaliseGroups(norm) => way.normalise_groups(node, norm, gradient, wanted)?,
+                Operation::Attend(_) => way.attend(node, gradient, wanted)?,
                 &Operation::Pool(pool) => way.pool(node, pool, gradient)?,
                 &Operation::ShiftChannels { stride, padding, .. } => {
                     way.shift_channels(node, Shift { stride, padding }, gradient)?;
@@ -228,7 +247,7 @@ impl<T: Number> Pass<'_, T> {
         norm: &BatchNorm,
         from: &CudaSlice<T>,
         mode: &mut TrainingMode,
-    ) -> Result<Normalised> {
+    ) -> Result<NormStatistics> {
         let of = |suffix: &str| self.variables.get(&format!("{}.{suffix}", norm.name));
         let (weight, bias) = (of("weight")?, of("bias")?);
         let (running_mean, running_variance) = (of("running_mean")?, of("running_var")?);
@@ -239,26 +258,54 @@ impl<T: Number> Pass<'_, T> {
             running_variance: running_variance.view()?,
         };
         let rows = self.rows(node.from);
-        let factors = norm.branch.and_then(|block| mode.depth.factors(rows.images, block, self.graph.blocks));
-        let factors = factors.map(|factors| self.launcher.device.clone_htod(&factors)).transpose()?;
-        let follows_batch = mode.norms.of(norm.part) == Statistics::Batch;
-        let statistics = if follows_batch {
-            if rows.count() < 2 {
-                bail!("a batch norm cannot normalise by one image whose map has one pixel");
-            }
-            let sums = self.launcher.norm_moments(from, rows)?;
-            let constants = (NORM_EPSILON, MOMENTUM);
-            self.launcher.norm_batch_statistics(&sums, from, rows, &variables, constants)?
-        } else {
-            self.launcher.norm_running_statistics(&variables, rows.channels, NORM_EPSILON)?
-        };
-        Ok(Normalised { statistics, follows_batch, factors })
+        if mode.norms.of(norm.part) != Statistics::Batch {
+            return self.launcher.norm_running_statistics(&variables, rows.channels, NORM_EPSILON);
+        }
+        if rows.count() < 2 {
+            bail!("a batch norm cannot normalise by one image whose map has one pixel");
+        }
+        let sums = self.launcher.norm_moments(from, rows, Segments::Batch)?;
+        let constants = (NORM_EPSILON, MOMENTUM);
+        self.launcher.norm_batch_statistics(&sums, from, rows, &variables, constants)
+    }
+
+    fn measure_groups(&self, node: &Node, norm: &GroupNorm, from: &CudaSlice<T>) -> Result<NormStatistics> {
+        let of = |suffix: &str| self.variables.get(&format!("{}.{suffix}", norm.name));
+        let (weight, bias) = (of("weight")?, of("bias")?);
+        let rows = self.rows(node.from);
+        let sums = self.launcher.norm_moments(from, rows, Segments::Images)?;
+        let parameters = (&weight.view()?, &bias.view()?);
+        self.launcher.group_statistics(&sums, from, (rows, norm.groups), parameters, NORM_EPSILON)
+    }
+
+    fn gates(&self, node: &Node, attention: &ChannelAttention, from: &CudaSlice<T>) -> Result<(Gates, NormStatistics)> {
+        let rows = self.rows(node.from);
+        let sums = self.launcher.norm_moments(from, rows, Segments::Images)?;
+        let means = self.launcher.means(&sums, from, rows)?;
+        let means = tensor(means, &[rows.images, rows.channels], &self.launcher.device);
+        let gates = Gates::new(&attention.attention, self.variables, &means)?;
+        let statistics = self.launcher.gate_statistics(&Values::of(&gates.values)?.view()?, rows)?;
+        Ok((gates, statistics))
+    }
+
+    /// What each image's branch counts, which ends here.
+    fn factors(&self, branch: Option<usize>, mode: &mut TrainingMode) -> Result<Option<CudaSlice<f32>>> {
+        let images = self.convolutions.images;
+        let factors = branch.and_then(|block| mode.depth.factors(images, block, self.graph.blocks));
+        factors.map(|factors| self.launcher.device.clone_htod(&factors)).transpose()
+    }
+
+    /// What comes out of a norm.
+    fn apply(&self, node: &Node, tape: &Tape<T>, left: &Normalised, relu: bool) -> Result<CudaSlice<T>> {
+        let residual = node.residual.map(|residual| &tape.values[residual]);
+        let added = (residual, left.factors.as_ref());
+        self.launcher.norm_apply(&tape.values[node.from], added, &left.statistics, self.rows(node.to), relu)
     }
 }
 
-/// Networks that have such operations are not begun.
-fn unknown(operation: impl Debug) -> candle_core::Error {
-    candle_core::Error::msg(format!("{operation:?} is not to be had on CUDA"))
+/// Every pool but a max-pool averages.
+fn unknown(pool: Pool) -> candle_core::Error {
+    candle_core::Error::msg(format!("{pool:?} does not average"))
 }
 
 /// (out, in / groups, taps).
@@ -271,6 +318,16 @@ fn packed_shape(convolution: &Convolution) -> [usize; 3] {
 struct Parts<T> {
     first: CudaSlice<T>,
     second: Option<CudaSlice<T>>,
+}
+
+/// The gradient of what came out of a norm, behind its ReLU.
+struct Arrived<T> {
+    sums: PartialSums,
+    /// What passed the ReLU, where that was kept.
+    passed: Option<CudaSlice<T>>,
+    gradient: Parts<T>,
+    /// Whether the input alone says what the ReLU lets pass.
+    relu: bool,
 }
 
 /// A pass from the last map to the first.
@@ -315,33 +372,99 @@ impl<T: Number> WayBack<'_, T> {
         gradient: Parts<T>,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Result<()> {
+        let left = self.left(node)?;
+        let arrived = self.arrive(node, &left, norm.relu, gradient)?;
+        let rows = self.pass.rows(node.to);
+        let totals = self.pass.launcher.norm_gradient_totals(&arrived.sums, &left.statistics, rows)?;
+        let coefficients = self.keep_of_norm(&norm.name, totals, rows, wanted);
+        self.pass_on(node, &left, arrived, &coefficients)
+    }
+
+    fn normalise_groups(
+        &mut self,
+        node: &Node,
+        norm: &GroupNorm,
+        gradient: Parts<T>,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<()> {
+        let left = self.left(node)?;
+        let arrived = self.arrive(node, &left, norm.relu, gradient)?;
+        let rows = self.pass.rows(node.to);
+        let totals = self.pass.launcher.group_gradient_totals(&arrived.sums, &left.statistics, (rows, norm.groups))?;
+        let coefficients = self.keep_of_norm(&norm.name, totals, rows, wanted);
+        self.pass_on(node, &left, arrived, &coefficients)
+    }
+
+    fn attend(&mut self, node: &Node, gradient: Parts<T>, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
+        let left = self.left(node)?;
+        let Some(gates) = self.tape.gates.remove(&node.to) else { bail!("an attention left no gates") };
+        let arrived = self.arrive(node, &left, true, gradient)?;
         let (launcher, rows) = (self.pass.launcher, self.pass.rows(node.to));
-        let Some(left) = self.tape.norms.remove(&node.to) else { bail!("`{}` left nothing", norm.name) };
-        let Normalised { statistics, follows_batch, factors } = &left;
-        let x = &self.tape.values[node.from];
+        let of_gates = launcher.gate_gradient(&arrived.sums, rows)?;
+        let of_gates = tensor(of_gates, &[rows.images, rows.channels], &launcher.device);
+        let (of_means, found) = gates.backward(&of_gates, wanted)?;
+        self.found.extend(found);
+        let (gates, of_means) = (Values::of(&gates.values)?, Values::of(&of_means)?);
+        let coefficients = launcher.gate_coefficients(&gates.view()?, &of_means.view()?, rows)?;
+        self.pass_on(node, &left, arrived, &coefficients)
+    }
+
+    /// What a norm left.
+    fn left(&mut self, node: &Node) -> Result<Normalised> {
+        let left = self.tape.norms.remove(&node.to);
+        left.ok_or_else(|| candle_core::Error::msg(format!("{:?} left nothing", node.operation)))
+    }
+
+    /// Takes a gradient through the ReLU behind a norm.
+    fn arrive(&self, node: &Node, left: &Normalised, relu: bool, gradient: Parts<T>) -> Result<Arrived<T>> {
         let has_residual = node.residual.is_some();
-        let relu = norm.relu && !has_residual; // then the input alone says what the ReLU lets pass
         let incoming = Incoming {
             gradient: &gradient.first,
             further: gradient.second.as_ref(),
-            output: (norm.relu && has_residual).then(|| &self.tape.values[node.to]),
-            relu,
-            factors: factors.as_ref(),
+            output: (relu && has_residual).then(|| &self.tape.values[node.to]),
+            relu: relu && !has_residual,
+            factors: left.factors.as_ref(),
         };
         let keep = has_residual || gradient.second.is_some();
-        let (sums, passed) = launcher.norm_gradient_sums(&incoming, x, statistics, rows, keep)?;
-        let totals = launcher.norm_gradient_totals(&sums, statistics, rows, *follows_batch)?;
+        let (x, rows) = (&self.tape.values[node.from], self.pass.rows(node.to));
+        let (sums, passed) = self.pass.launcher.norm_gradient_sums(&incoming, x, &left.statistics, rows, keep)?;
+        Ok(Arrived { sums, passed, gradient, relu: relu && !has_residual })
+    }
+
+    /// Keeps the gradients of a norm's weight and bias.
+    fn keep_of_norm(
+        &mut self,
+        name: &str,
+        totals: NormTotals,
+        rows: Rows,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Coefficients {
+        let NormTotals { of_weight, of_bias, coefficients } = totals;
+        for (suffix, found) in [("weight", of_weight), ("bias", of_bias)] {
+            let name = format!("{name}.{suffix}");
+            if wanted(&name) {
+                self.found.push((name, tensor(found, &[rows.channels], &self.pass.launcher.device)));
+            }
+        }
+        coefficients
+    }
+
+    /// Takes a gradient through a norm, to its input and to its residual.
+    fn pass_on(
+        &mut self,
+        node: &Node,
+        left: &Normalised,
+        arrived: Arrived<T>,
+        coefficients: &Coefficients,
+    ) -> Result<()> {
+        let Arrived { passed, gradient, relu, .. } = arrived;
         let behind = match &passed {
             Some(passed) => (passed, false),
             None => (&gradient.first, relu),
         };
-        let before = launcher.norm_gradient(behind, x, (statistics, &totals), factors.as_ref(), rows)?;
-        for (suffix, found) in [("weight", totals.of_weight), ("bias", totals.of_bias)] {
-            let name = format!("{}.{suffix}", norm.name);
-            if wanted(&name) {
-                self.found.push((name, tensor(found, &[rows.channels], &launcher.device)));
-            }
-        }
+        let (x, rows) = (&self.tape.values[node.from], self.pass.rows(node.to));
+        let computed = (&left.statistics, coefficients);
+        let before = self.pass.launcher.norm_gradient(behind, x, computed, left.factors.as_ref(), rows)?;
         self.add(node.from, before)?;
         match (node.residual, passed) {
             (Some(residual), Some(passed)) => self.add(residual, passed),
@@ -359,8 +482,8 @@ impl<T: Number> WayBack<'_, T> {
             let parts = (&gradient.first, gradient.second.as_ref());
             launcher.max_pool_gradient(parts, &winners, pooling, stride)?
         } else {
-            let Some(window) = mean(pool) else { return Err(unknown(pool)) };
-            launcher.mean_pool_gradient(&self.sum(gradient)?, pooling, window)?
+            let Some(window) = averaging(pool) else { return Err(unknown(pool)) };
+            launcher.average_gradient(&self.sum(gradient)?, pooling, window)?
         };
         self.add(node.from, before)
     }

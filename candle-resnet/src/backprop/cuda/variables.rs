@@ -13,7 +13,11 @@ pub(super) struct Variables<'a>(pub(super) &'a HashMap<String, Tensor>);
 impl<'a> Variables<'a> {
     /// The values of the tensor `name`.
     pub(super) fn get(&self, name: &str) -> Result<Values<'a>> {
-        let tensor = self.0.get(name);
-        Values::of(tensor.ok_or_else(|| candle_core::Error::msg(format!("the weights hold no tensor `{name}`")))?)
+        Values::of(self.tensor(name)?)
+    }
+
+    /// The tensor `name`.
+    pub(super) fn tensor(&self, name: &str) -> Result<&'a Tensor> {
+        self.0.get(name).ok_or_else(|| candle_core::Error::msg(format!("the weights hold no tensor `{name}`")))
     }
 }
