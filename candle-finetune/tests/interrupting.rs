@@ -1,4 +1,4 @@
-//! Ctrl-C: the best so far is kept, and before there is any, nothing is left behind.
+//! Ctrl-C, SIGTERM and SIGHUP: the best so far is kept, and before there is any, nothing is left behind.
 
 #![cfg(unix)]
 
@@ -42,7 +42,11 @@ fn watched(sign: &str, work: impl Fn(&Child), command: &mut Command) -> (Option<
 }
 
 fn interrupt(child: &Child) {
-    let status = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
+    send("-INT", child);
+}
+
+fn send(signal: &str, child: &Child) {
+    let status = Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap();
     assert!(status.success());
 }
 
@@ -100,7 +104,7 @@ fn a_tail_whose_place_was_taken_meanwhile_goes_on_only_where_it_was_stopped_and_
     assert_eq!(kept_beside(&said).len(), 2, "no unfinished run");
     std::fs::remove_dir_all(bench.path("out")).unwrap();
 
-    let (code, said) = interrupted_after("val loss", take, &mut tail("100000"));
+    let (code, said) = interrupted_after("epoch      1/100000", take, &mut tail("100000"));
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("--resume out/bundle.unfinished"), "{said}");
     assert_eq!(kept_beside(&said).len(), 3);
@@ -135,6 +139,31 @@ fn a_tail_that_is_interrupted_in_its_first_epoch_leaves_the_head_that_it_started
     assert!(said.contains("of the head alone") && !said.contains("epoch      1/"), "{said}");
     let phases: Vec<String> = bench.rows("bundle/metrics.csv").iter().map(|row| row[0].clone()).collect();
     assert_eq!(phases, ["head", "head"]);
+}
+
+#[test]
+fn whoever_ends_the_process_gets_the_best_so_far_and_a_run_that_can_go_on() {
+    for signal in ["-TERM", "-HUP"] {
+        let bench = Bench::with_photos();
+        // Behind the head, from which nothing goes on; `timeout` sends it twice.
+        let end = |child: &Child| (0..2).for_each(|_| send(signal, child));
+        let (code, said) = watched("epoch      1/100000", end, long_epochs(&bench).arg("--batch-size").arg("8"));
+        assert_eq!(code, Some(0), "{signal}: {said}");
+        assert!(said.contains("stopped early; this is the best so far"), "{signal}: {said}");
+        assert!(said.contains("go on with: finetune train --resume bundle.unfinished"), "{signal}: {said}");
+        bench.run(&["predict", "photos/red/000.png", "--model", "bundle"]).succeeded();
+    }
+}
+
+#[test]
+fn a_terminal_that_closes_stops_nothing_under_nohup() {
+    let bench = Bench::with_photos();
+    let arguments = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--train-from", "layer3"];
+    let nohup = bench.command(&[&arguments[..], &["--epochs", "200", "--out", "bundle"]].concat());
+    let hang_up = |child: &Child| send("-HUP", child);
+    let (code, said) = watched("val loss", hang_up, &mut common::in_shell("trap '' HUP", &nohup));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("epoch 200/200") && !said.contains("stopped early"), "{said}");
 }
 
 #[test]

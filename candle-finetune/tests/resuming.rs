@@ -188,16 +188,7 @@ fn a_checkpoint_that_does_not_fit_on_the_disk_ends_the_run_and_leaves_the_others
     train(&bench, "whole");
     // Weights, their averages and momentum fit below this size, with a copy of the best weights besides they do not.
     let limited = command(&bench, "cut", &["--no-map-cache"]);
-    let mut shell = Command::new("bash");
-    shell.args(["-c", "trap '' XFSZ; ulimit -f 2900; exec \"$0\" \"$@\""]).arg(limited.get_program());
-    shell.args(limited.get_args()).current_dir(bench.root());
-    for (name, value) in limited.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    let output = shell.output().unwrap();
+    let output = common::in_shell("trap '' XFSZ; ulimit -f 2900", &limited).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     let expected = ["the checkpoint cannot be written", "make room", "--resume cut.unfinished"];

@@ -243,6 +243,22 @@ pub fn run(command: Command) -> Ran {
     ran
 }
 
+/// `command` behind what a shell does before, as limits and ignored signals are inherited.
+pub fn in_shell(before: &str, command: &Command) -> Command {
+    let mut shell = Command::new("bash");
+    shell.arg("-c").arg(format!("{before}; exec \"$0\" \"$@\"")).arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        shell.current_dir(folder);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
 /// How a run of the program ended.
 #[derive(Debug)]
 pub struct Ran {
