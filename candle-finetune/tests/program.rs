@@ -268,3 +268,43 @@ fn a_closed_pipe_ends_a_command_quietly() {
         assert_eq!(unread(bench.command(arguments)), "", "{arguments:?}");
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_fails_and_names_stdout() {
+    let bench = Bench::with_bundle();
+    bench.picture("photo.png", RED, 1);
+    let fails = |arguments: &[&str]| {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = bench.command(arguments).stdout(full).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("error: stdout: No space left on device"), "{arguments:?}: {said}");
+        said
+    };
+    for arguments in [
+        &["models"][..],
+        &["models", "--json"],
+        &["summary", "resnet18"],
+        &["fetch", "bundle"],
+        &["predict", "photo.png", "--model", "bundle"],
+        &["predict", "photo.png", "--model", "bundle", "--json"],
+        &["eval", "photos", "--model", "bundle"],
+        &["eval", "photos", "--model", "bundle", "--json"],
+        &["neighbours", "photo.png", "--model", "bundle"],
+        &["embed", "photos", "--model", "bundle", "--out", "features.safetensors"],
+        &["doctor", "photos"],
+        &["find-lr", "photos", "--model", "bundle", "--out", "lr.svg"],
+        &["bench", "--model", "bundle"],
+        &["verify", "--model", "resnet20_cifar"],
+    ] {
+        fails(arguments);
+    }
+    let train = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--out"];
+    let said = fails(&[&train[..], &["told"]].concat());
+    assert!(said.contains("try: finetune predict PHOTO --model told"), "{said}");
+    fails(&[&train[..], &["logged", "--log-format", "json"]].concat());
+    for bundle in ["told", "logged"] {
+        bench.run(&["predict", "photo.png", "--model", bundle]).succeeded();
+    }
+}

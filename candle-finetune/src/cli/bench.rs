@@ -24,6 +24,7 @@ use serde_json::json;
 
 use super::Outcome;
 use super::common::{DeviceArgument, FreshArgument, ModelArguments, PlanArguments, scan};
+use super::stdout::stdout;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -122,7 +123,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 fn print(times: &[Duration], images: usize, what: &str, as_json: bool) -> std::io::Result<()> {
     let per_image = |time: Duration| 1e3 * time.as_secs_f64() / images as f64;
     let (median, least) = (per_image(times[times.len() / 2]), per_image(times[0]));
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     if as_json {
         return writeln!(out, "{}", json!({"median_ms_per_image": median, "min_ms_per_image": least}));
     }
@@ -234,7 +235,7 @@ fn profile(trunk: &Trunk, images: &Tensor, arguments: &Arguments) -> anyhow::Res
 fn print_profile(steps: &[StepTime], arguments: &Arguments) -> anyhow::Result<()> {
     let total: f64 = steps.iter().map(|step| step.time.as_secs_f64()).sum();
     let peak = candle_resnet::plan::peak_flops(arguments.plan.instruction_set(), arguments.plan.precision())?;
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     let heading = ("step", "output", "ms/image", "share", "GFLOP/s", "of peak");
     writeln!(
         out,

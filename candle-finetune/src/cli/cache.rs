@@ -12,6 +12,7 @@ use indicatif::HumanBytes;
 
 use super::Outcome;
 use super::common::CatalogueArgument;
+use super::stdout::stdout;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -52,7 +53,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 
 fn list(folder: &Path) -> anyhow::Result<()> {
     let repositories = cache::list(folder).map_err(candle_resnet::Error::from)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     for repository in &repositories {
         print_repository(&mut out, repository)?;
     }

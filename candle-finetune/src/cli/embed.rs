@@ -18,6 +18,7 @@ use super::common::{FreshArgument, ModelArguments, ReadingArguments, check_can_w
 use super::interrupt::Interrupt;
 use super::photos::listed;
 use super::progress::ImagePass;
+use super::stdout::stdout;
 use super::train::print_findings;
 
 #[derive(Args)]
@@ -117,7 +118,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     write(&arguments.out, &extracted, &shape, &samples)
         .map_err(|error| anyhow!("{}: {error}", arguments.out.display()))?;
     let (images, shape) = (extracted.kept.len(), shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×"));
-    writeln!(std::io::stdout(), "{}", arguments.out.display())?;
+    writeln!(stdout(), "{}", arguments.out.display())?;
     say!("{images} images, {shape} features each");
     print_findings(&Findings::new(extracted.skipped, extracted.notes));
     Ok(Outcome::Done)

@@ -21,6 +21,7 @@ use super::Outcome;
 use super::common::{ModelArguments, ReadingArguments, check_can_write, scan};
 use super::interrupt::Interrupt;
 use super::progress::ImagePass;
+use super::stdout::stdout;
 use super::text::quoted;
 use super::train::{print_findings, skipped_lines};
 
@@ -230,7 +231,7 @@ impl Sureness {
 }
 
 fn print_metrics(metrics: &Metrics, sureness: &Sureness, skipped: usize, as_json: bool) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     let Metrics { top1, top5, loss, images } = *metrics;
     if as_json {
         let mut values = json!({"top1": top1, "top5": top5, "loss": loss, "images": images, "skipped": skipped});

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::Outcome;
 use super::common::{CatalogueArgument, with_loader};
+use super::stdout::stdout;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -25,7 +26,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         let request = ModelRequest::named(name);
         let file = with_loader(&catalogue, |loader| loader.locate(&loader.describe(&request)?))?;
         match file {
-            Some(file) => writeln!(std::io::stdout(), "{}", file.path.display())?,
+            Some(file) => writeln!(stdout(), "{}", file.path.display())?,
             None => say!("{name}: built into the program, there is nothing to fetch"),
         }
     }

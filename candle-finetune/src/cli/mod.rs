@@ -25,6 +25,7 @@ mod photos;
 mod predict;
 mod progress;
 mod screen;
+mod stdout;
 mod summary;
 mod terminal;
 mod text;

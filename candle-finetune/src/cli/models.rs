@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::Outcome;
 use super::common::CatalogueArgument;
+use super::stdout::stdout;
 use entry::{Entry, entries};
 
 #[derive(Args)]
@@ -49,7 +50,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Arguments { json: true, .. } => entries.iter().map(Entry::json).collect::<Result<_, _>>()?,
         _ => std::iter::once(Entry::header()).chain(entries.iter().map(Entry::text)).collect(),
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
     if arguments.verified {
         say!("weights by formula; pixels beside {}", PixelReference::program());

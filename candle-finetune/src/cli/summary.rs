@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::Outcome;
 use super::common::{CatalogueArgument, ChannelsArgument, with_loader};
+use super::stdout::stdout;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -46,7 +47,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let architecture = Architecture { in_channels, ..description.architecture };
     let classes = arguments.classes.map(|classes| classes as usize).or(description.classes).unwrap_or(10);
     let size = arguments.input_size.map_or(description.preprocessing.crop, |size| size as usize);
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     writeln!(out, "{}", layer_tree(&architecture, classes))?;
     write!(out, "{}", stage_table(&architecture, classes, size))?;
     Ok(Outcome::Done)

@@ -22,6 +22,7 @@ use super::common::{
 };
 use super::interrupt::Interrupt;
 use super::progress::ImagePass;
+use super::stdout::stdout;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -125,7 +126,7 @@ impl Arguments {
 }
 
 fn print_json(findings: &[Finding]) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     for finding in findings {
         writeln!(out, "{}", serde_json::to_string(finding)?)?;
     }

@@ -6,6 +6,8 @@ use std::path::Path;
 use candle_finetune::dataset::SplitName;
 use candle_finetune::doctor::{Census, File, Finding, Report, Severity};
 
+use crate::cli::stdout::stdout;
+
 /// Classes of which each has a line of its own; of more, the smallest and the largest.
 const CLASSES: usize = 20;
 
@@ -14,7 +16,7 @@ const PATHS: usize = 3;
 
 /// Prints the census, then findings by kind, `examples` of each, with paths below `root`.
 pub fn print(report: &Report, root: &Path, examples: usize) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     print_census(&mut out, &report.census)?;
     if let Some(agreement) = report.agreement {
         writeln!(out, "labels   {}", agreement_text(agreement))?;

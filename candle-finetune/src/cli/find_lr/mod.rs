@@ -17,6 +17,7 @@ use serde_json::json;
 use super::Outcome;
 use super::common::{check_can_write, new_file};
 use super::interrupt::Interrupt;
+use super::stdout::stdout;
 use super::text::quoted;
 use super::train::{Asked, Display, RunArguments, print_findings, print_for_range_test};
 
@@ -131,14 +132,14 @@ fn print(curve: &Curve, out: &Path, as_json: bool) -> std::io::Result<()> {
     }
     say!("{:>12} {}", "drawing", out.display());
     if as_json {
-        writeln!(std::io::stdout(), "{}", as_json_object(curve, out))?;
+        writeln!(stdout(), "{}", as_json_object(curve, out))?;
     }
     let Some(Point { lr, .. }) = curve.valley() else {
         say!("the loss does not fall where it would tell\nhint: begin lower with --lowest, or take more --steps");
         return Ok(());
     };
     if !as_json {
-        writeln!(std::io::stdout(), "{}", rate(lr))?;
+        writeln!(stdout(), "{}", rate(lr))?;
     }
     let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
     say!("try: {}", training(arguments, lr));

@@ -13,6 +13,7 @@ use super::status::{Status, curve_line, epoch_line, percent};
 use crate::cli::interrupt;
 use crate::cli::progress::{image_bar, text_below};
 use crate::cli::screen::{self, Shown};
+use crate::cli::stdout::stdout;
 use crate::cli::text::{bytes, duration, quoted};
 
 /// How long a head trains before it gets a status: what comes and goes in no time only flickers.
@@ -202,7 +203,7 @@ impl Log for Display {
             say!("{:>12} top-1 {} of {images} images, loss {loss:.4}", "test", percent(top1));
         }
         print_findings(&tuned.findings);
-        writeln!(std::io::stdout(), "{}", bundle.display())?;
+        let printed = writeln!(stdout(), "{}", bundle.display());
         say!("try: finetune predict PHOTO --model {}", quoted(&bundle.to_string_lossy()));
         if let Some(page) = report {
             say!("see: {}", page.display());
@@ -210,7 +211,7 @@ impl Log for Display {
         if let Some(folder) = unfinished {
             self.unfinished(folder);
         }
-        Ok(())
+        printed
     }
 
     fn unfinished(&mut self, folder: &Path) {

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::log::{Log, Plan, Trained};
 use crate::cli::common::hint;
+use crate::cli::stdout::stdout;
 use crate::cli::{interrupt, screen};
 
 /// Writes events as they come.
@@ -136,7 +137,7 @@ impl JsonLog {
     fn write(&self, event: Event<'_>) -> io::Result<()> {
         let elapsed = (1e3 * self.start.elapsed().as_secs_f64()).round() / 1e3;
         let line = serde_json::to_string(&Line { event, elapsed })?;
-        writeln!(io::stdout(), "{line}")
+        writeln!(stdout(), "{line}")
     }
 
     /// The work counts, also where nobody reads of it any more.

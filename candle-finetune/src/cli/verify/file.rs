@@ -10,6 +10,7 @@ use candle_resnet::preprocess::{Preprocessing, decode_bytes};
 use candle_resnet::{FeatureExtractor, Model, checkpoint};
 
 use super::verdict;
+use crate::cli::stdout::stdout;
 
 /// What another program made of some images, or of one photo.
 pub struct Reference {
@@ -53,7 +54,7 @@ impl Reference {
         if let Some(photo) = &self.photo {
             differences.push(self.photo_difference(photo, &model.preprocessing)?);
         }
-        let mut out = std::io::stdout().lock();
+        let mut out = stdout();
         for difference in &differences {
             writeln!(out, "{}", difference.text)?;
         }

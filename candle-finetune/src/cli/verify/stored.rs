@@ -10,6 +10,7 @@ use candle_resnet::model::Description;
 use candle_resnet::preprocess::{Interpolation, Preprocessing};
 
 use super::verdict;
+use crate::cli::stdout::stdout;
 
 /// Prints every difference, and tells whether all are small enough.
 pub fn compare(model: &Description, tolerance: f64, device: &Device) -> anyhow::Result<bool> {
@@ -21,7 +22,7 @@ pub fn compare(model: &Description, tolerance: f64, device: &Device) -> anyhow::
             model.architecture.name
         );
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout();
     let mut passed = true;
     for (reference, difference) in &networks {
         write!(out, "{}", network_text(reference, difference, tolerance))?;
