@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use candle_resnet::config::{DropRates, ModelConfig};
+use candle_resnet::part::Part;
 use candle_resnet::{Model, hub, weights};
+use fs4::FileExt;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -19,6 +21,7 @@ use tempfile::TempDir;
 use crate::calibration::stored;
 use crate::error::{Error, Result, io_error, safetensors_io};
 use crate::finetuning::{FineTuned, Phase, Settings, Stage};
+use crate::images::Splits;
 use crate::neighbours::{self, NeighboursError};
 use crate::report;
 use crate::run_file::RunFile;
@@ -31,12 +34,14 @@ const OPTIONAL: [&str; 2] = [neighbours::FILE, report::PAGE];
 
 /// A bundle that is to be written; nothing of it is visible under its name until [`WrittenDraft::publish`].
 ///
-/// Made before the work begins, so that a place that cannot be written to is found then. While the work goes on nothing
+/// Made before the work begins, so that a place that cannot be written to is found then. While the work goes on nothing that has a name
 /// lies on disk: a run that is killed leaves nothing behind.
 #[derive(Debug)]
 pub struct Draft {
     target: PathBuf,
     overwrite: bool,
+    /// A file without a name, which takes as much of the disk as the bundle will.
+    reserved: Option<File>,
 }
 
 /// A bundle whose files are all written, in a folder of another name beside its place.
@@ -60,68 +65,149 @@ impl Draft {
         if target.symlink_metadata().is_ok() && !target.is_dir() {
             return Err(io_error(target)(io::ErrorKind::NotADirectory.into()));
         }
-        let draft = Draft { target: target.into(), overwrite };
+        let draft = Draft { target: target.into(), overwrite, reserved: None };
         drop(draft.folder()?); // Only to see whether it can be made.
         Ok(draft)
     }
 
-    /// A folder beside the target, or in it where its files are to be replaced: a rename out of it stays on one disk.
-    fn folder(&self) -> Result<TempDir> {
-        let parent = match self.target.parent() {
+    /// Keeps room on the disk for what will become of `model` on `splits`, until it is written or the process ends: what is trained for hours
+    /// is not lost to whoever fills the disk meanwhile. Where a file system cannot do that, nothing is kept.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] if there is too little of it.
+    pub fn reserve(mut self, model: &Model, splits: &Splits<'_>) -> Result<Draft> {
+        let (folder, bytes) = (self.place(), size(model, splits));
+        let file = tempfile::tempfile_in(folder).map_err(io_error(folder))?;
+        match FileExt::allocate(&file, bytes) {
+            Ok(()) => self.reserved = Some(file),
+            Err(source) if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                return Err(Error::NoRoom { folder: folder.into(), bytes, source });
+            }
+            Err(error) => tracing::debug!("{}: no room can be reserved: {error}", folder.display()),
+        }
+        Ok(self)
+    }
+
+    /// Where its files are written: beside the target, or in it where its files are to be replaced, so that a rename stays on one disk.
+    fn place(&self) -> &Path {
+        match self.target.parent() {
             _ if self.overwrite && self.target.is_dir() => &self.target,
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
-        };
-        fs::create_dir_all(parent).map_err(io_error(parent))?;
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".bundle-");
-        // A temporary folder is its owner's alone; what becomes of this one is like any other folder.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        builder.tempdir_in(parent).map_err(io_error(parent))
+        }
+    }
+
+    fn folder(&self) -> Result<TempDir> {
+        let place = self.place();
+        fs::create_dir_all(place).map_err(io_error(place))?;
+        folder_in(place)
     }
 
     /// Writes every file of the bundle.
     ///
     /// # Errors
-    /// If a file cannot be written; the target is then as it was.
-    pub fn write(self, model: &Model, tuned: &FineTuned, settings: &Settings, run: &RunRecord) -> Result<WrittenDraft> {
-        let written = WrittenDraft { folder: self.folder()?, draft: self };
-        written.file("config.json", |path| {
-            fs::write(path, config(model, tuned, settings)?.to_json()).map_err(io_error(path))
-        })?;
-        let tensors = delivered(model, tuned)?;
-        written.file("model.safetensors", |path| write_weights(path, &tensors))?;
-        written.file("metrics.csv", |path| write_rows(path, metrics_rows(tuned)))?;
-        written.file("splits.csv", |path| write_rows(path, split_rows(tuned)))?;
-        let run = RunFile::new(run, &model.preprocessing, settings, &tuned.trained.derived);
-        written.file("run.toml", |path| fs::write(path, run.to_toml()).map_err(io_error(path)))?;
-        if let Some(index) = &tuned.neighbours {
-            let network = neighbours::identity_with(model, &tensors)?;
-            written.file(neighbours::FILE, |path| Ok(index.write(path, &network)?))?;
+    /// If a file cannot be written; the target is then as it was. [`Error::Unpublished`] if they could all be written to the system's folder for
+    /// temporary files.
+    pub fn write(
+        mut self,
+        model: &Model,
+        tuned: &FineTuned,
+        settings: &Settings,
+        run: &RunRecord,
+    ) -> Result<WrittenDraft> {
+        self.reserved = None; // The room is needed now.
+        let contents = Contents { model, tuned, settings, run };
+        match self.folder().and_then(|folder| contents.write(folder, &self.target)) {
+            Ok(folder) => Ok(WrittenDraft { draft: self, folder }),
+            Err(cause) => {
+                let elsewhere = folder_in(&std::env::temp_dir());
+                let elsewhere = elsewhere.and_then(|folder| contents.write(folder, &self.target));
+                Err(match elsewhere {
+                    Ok(folder) => unpublished(cause, folder),
+                    Err(_) => cause,
+                })
+            }
         }
-        Ok(written)
     }
 }
 
-impl WrittenDraft {
-    /// Writes one file and makes sure that it has reached the disk.
-    fn file(&self, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        let path = self.folder.path().join(name);
-        let shown = self.draft.target.join(name);
-        write(&path).map_err(|error| under_its_final_name(error, &shown))?;
-        File::open(&path).and_then(|file| file.sync_all()).map_err(io_error(shown))
-    }
+/// A new folder for the files of a bundle.
+fn folder_in(parent: &Path) -> Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".bundle-");
+    // A temporary folder is its owner's alone; what becomes of this one is like any other folder.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    builder.tempdir_in(parent).map_err(io_error(parent))
+}
 
+/// A bundle that is kept in `folder`, as it cannot have its name.
+fn unpublished(cause: Error, folder: TempDir) -> Error {
+    Error::Unpublished { cause: Box::new(cause), kept: from_here(folder.keep()) }
+}
+
+/// Bytes of a bundle, about.
+fn size(model: &Model, splits: &Splits<'_>) -> u64 {
+    /// Of a row in a table of images, beside the image's name.
+    const ROW: usize = 32;
+    /// Of all files that do not grow with weights or images.
+    const BESIDE: usize = 1 << 16;
+    let (architecture, images) = (&model.architecture, splits.train);
+    let tensors = Part::tensors(architecture, splits.classes.len());
+    let values: usize = tensors.iter().map(|(_, spec)| spec.elements()).sum();
+    let names: usize = (0..images.len()).map(|image| images.name(image).len() + ROW).sum();
+    let index = (2 * architecture.feature_width() * images.len() + names).min(neighbours::MAX_BYTES);
+    (4 * values + index + names + BESIDE) as u64
+}
+
+/// What a bundle says.
+struct Contents<'a> {
+    model: &'a Model,
+    tuned: &'a FineTuned,
+    settings: &'a Settings,
+    run: &'a RunRecord,
+}
+
+impl Contents<'_> {
+    /// Writes every file to `folder`; errors name those of `target`.
+    fn write(&self, folder: TempDir, target: &Path) -> Result<TempDir> {
+        let &Contents { model, tuned, settings, run } = self;
+        let write = |name, content: &dyn Fn(&Path) -> Result<()>| {
+            write_file(&folder.path().join(name), &target.join(name), content)
+        };
+        write("config.json", &|path| {
+            fs::write(path, config(model, tuned, settings)?.to_json()).map_err(io_error(path))
+        })?;
+        let tensors = delivered(model, tuned)?;
+        write("model.safetensors", &|path| write_weights(path, &tensors))?;
+        write("metrics.csv", &|path| write_rows(path, metrics_rows(tuned)))?;
+        write("splits.csv", &|path| write_rows(path, split_rows(tuned)))?;
+        let run = RunFile::new(run, &model.preprocessing, settings, &tuned.trained.derived);
+        write("run.toml", &|path| fs::write(path, run.to_toml()).map_err(io_error(path)))?;
+        if let Some(index) = &tuned.neighbours {
+            let network = neighbours::identity_with(model, &tensors)?;
+            write(neighbours::FILE, &|path| Ok(index.write(path, &network)?))?;
+        }
+        Ok(folder)
+    }
+}
+
+/// Writes one file and makes sure that it has reached the disk; errors name it as it is `shown`.
+fn write_file(path: &Path, shown: &Path, content: &dyn Fn(&Path) -> Result<()>) -> Result<()> {
+    content(path).map_err(|error| under_its_final_name(error, shown))?;
+    File::open(path).and_then(|file| file.sync_all()).map_err(io_error(shown))
+}
+
+impl WrittenDraft {
     /// Gives the bundle its name. Where the folder exists and may be overwritten, only files of a bundle are replaced.
     ///
     /// # Errors
     /// [`Error::Unpublished`] if someone made the folder meanwhile or the system refuses: the bundle stays where it was written.
     pub fn publish(self) -> Result<PathBuf> {
-        let WrittenDraft { draft: Draft { target, overwrite }, folder } = self;
+        let WrittenDraft { draft: Draft { target, overwrite, .. }, folder } = self;
         match give_name(folder.path(), &target, overwrite) {
             Ok(()) => Ok(target), // What is left of the folder goes.
-            Err(cause) => Err(Error::Unpublished { cause: Box::new(cause), kept: from_here(folder.keep()) }),
+            Err(cause) => Err(unpublished(cause, folder)),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use indicatif::DecimalBytes;
+
 use crate::augment::AugmentError;
 use crate::checkpoints::CheckpointError;
 use crate::dataset::DatasetError;
@@ -84,6 +86,16 @@ pub enum Error {
     /// The folder to write to is there already.
     #[error("{0}: exists already")]
     Exists(PathBuf),
+    /// The disk is too full for a bundle.
+    #[error("{}: the bundle takes about {}: {source}", folder.display(), DecimalBytes(*bytes))]
+    NoRoom {
+        /// The folder that it would be written in.
+        folder: PathBuf,
+        /// What it takes, about.
+        bytes: u64,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A bundle that was written and cannot have its name.
     #[error("{cause}; what this run made is in {kept}")]
     Unpublished {
@@ -150,7 +162,10 @@ impl Error {
             Error::UnknownClasses { known, .. } => Some(format!("it knows: {}", known.join(", "))),
             Error::UnnamedClasses { .. } => Some("evaluate on as many class folders as the model has outputs".into()),
             Error::Exists(_) => Some("choose another --out, or replace what is there with --overwrite".into()),
-            Error::Unpublished { .. } => Some("give that folder another name, and it is a bundle as any other".into()),
+            Error::NoRoom { .. } => Some("make room, or choose an --out on another disk".into()),
+            Error::Unpublished { .. } => {
+                Some("give that folder another name or place, and it is a bundle as any other".into())
+            }
             Error::PatienceWithoutValidation => {
                 Some("hold a part of the training images out, or leave patience away".into())
             }

@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::{BLUE, Bench, RED, Ran, picture, run};
 
@@ -332,18 +332,8 @@ mod unix {
 
     /// The program, with files limited to 50 KiB: a write beyond fails as on a full disk.
     fn cramped(bench: &Bench, arguments: &[&str]) -> Ran {
-        let program = bench.command::<&str>(&[]);
-        let mut shell = Command::new("sh");
         // Without the trap the signal would end the program before it can say anything.
-        shell.args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\""]).arg(program.get_program());
-        shell.args(arguments).current_dir(bench.root());
-        for (name, value) in program.get_envs() {
-            match value {
-                Some(value) => shell.env(name, value),
-                None => shell.env_remove(name),
-            };
-        }
-        run(shell)
+        run(common::in_shell("trap '' XFSZ && ulimit -f 50", &bench.command(arguments)))
     }
 
     #[test]
@@ -372,37 +362,5 @@ mod unix {
         let arguments = ["embed", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--out", "f.safetensors"];
         cramped(&bench, &arguments).failed().said(&["error: f.safetensors: "]);
         assert_eq!(bench.names(), ["photos"]);
-    }
-
-    /// A disk of 256 KiB, where the system lets us have one.
-    struct SmallDisk(PathBuf);
-
-    impl SmallDisk {
-        fn mount(place: PathBuf) -> Option<SmallDisk> {
-            fs::create_dir(&place).unwrap();
-            let mut command = Command::new("mount");
-            command.args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&place);
-            let mounted = command.output().is_ok_and(|output| output.status.success());
-            mounted.then(|| SmallDisk(place))
-        }
-    }
-
-    impl Drop for SmallDisk {
-        fn drop(&mut self) {
-            let _ = Command::new("umount").arg(&self.0).status();
-        }
-    }
-
-    #[test]
-    fn a_full_disk_is_named() {
-        let bench = Bench::with_photos();
-        let Some(_disk) = SmallDisk::mount(bench.path("disk")) else {
-            return; // Mounting is the administrator's; the tests above limit the size of files instead.
-        };
-        bench
-            .train("photos", &["--out", "disk/bundle"])
-            .failed()
-            .said(&["error: disk/bundle/model.safetensors: No space"]);
-        assert_eq!(common::names_in(&bench.path("disk")), [""; 0]);
     }
 }

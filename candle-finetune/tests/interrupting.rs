@@ -80,6 +80,27 @@ fn a_bundle_whose_place_was_taken_meanwhile_stays_beside_it() {
 }
 
 #[test]
+fn a_bundle_whose_folder_went_meanwhile_is_kept_among_temporary_files() {
+    let bench = Bench::with_photos();
+    std::fs::create_dir(bench.path("tmp")).unwrap();
+    let arguments = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--out", "out/bundle"];
+    let mut command = bench.command(&[&arguments[..], &["--epochs", "1000000"]].concat());
+    let take = || {
+        std::fs::remove_dir_all(bench.path("out")).unwrap();
+        bench.file("out", "in the way");
+    };
+    let (code, said) = interrupted_after("train loss", take, command.env("TMPDIR", bench.path("tmp")));
+    assert_eq!(code, Some(1), "{said}");
+    let kept = common::names_in(&bench.path("tmp"));
+    let [kept] = <[String; 1]>::try_from(kept).unwrap();
+    assert!(
+        said.contains("error: out: ") && said.contains(&format!("; what this run made is in tmp/{kept}\nhint: ")),
+        "{said}"
+    );
+    bench.run(&["predict", "photos/red/000.png", "--model", &format!("tmp/{kept}")]).succeeded().printed(&["red"]);
+}
+
+#[test]
 fn a_tail_whose_place_was_taken_meanwhile_goes_on_only_where_it_was_stopped_and_replaces_nothing() {
     let bench = Bench::new();
     bench.two_colours("photos", 40);

@@ -188,7 +188,7 @@ fn a_checkpoint_that_does_not_fit_on_the_disk_ends_the_run_and_leaves_the_others
     train(&bench, "whole");
     // Weights, their averages and momentum fit below this size, with a copy of the best weights besides they do not.
     let limited = command(&bench, "cut", &["--no-map-cache"]);
-    let output = common::in_shell("trap '' XFSZ; ulimit -f 2900", &limited).output().unwrap();
+    let output = common::in_shell("trap '' XFSZ && ulimit -f 2900", &limited).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     let expected = ["the checkpoint cannot be written", "make room", "--resume cut.unfinished"];

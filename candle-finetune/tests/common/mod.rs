@@ -246,17 +246,23 @@ pub fn run(command: Command) -> Ran {
 /// `command` behind what a shell does before, as limits and ignored signals are inherited.
 pub fn in_shell(before: &str, command: &Command) -> Command {
     let mut shell = Command::new("bash");
-    shell.arg("-c").arg(format!("{before}; exec \"$0\" \"$@\"")).arg(command.get_program()).args(command.get_args());
+    shell.arg("-c").arg(format!("{before} && exec \"$0\" \"$@\""));
+    behind(shell, command)
+}
+
+/// `command` as the last arguments of `starter`, which starts it.
+pub fn behind(mut starter: Command, command: &Command) -> Command {
+    starter.arg(command.get_program()).args(command.get_args());
     if let Some(folder) = command.get_current_dir() {
-        shell.current_dir(folder);
+        starter.current_dir(folder);
     }
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
+            Some(value) => starter.env(name, value),
+            None => starter.env_remove(name),
         };
     }
-    shell
+    starter
 }
 
 /// How a run of the program ended.

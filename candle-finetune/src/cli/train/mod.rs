@@ -107,6 +107,8 @@ impl Arguments {
         let draft = Draft::new(&target, self.resume.as_deref().map_or(self.overwrite, unfinished::may_replace))?;
         let copies = self.check_copies(&dataset, log)?;
         let model = self.run.load(&mut asked, log)?;
+        let splits = Splits::of(&dataset);
+        let draft = draft.reserve(&model, &splits)?;
         let interrupt = Interrupt::listen()?;
         let options = asked.options(&model, &device);
         let machine = Machine { device: &device, options: &options, maps: None, checkpoints: None };
@@ -123,7 +125,7 @@ impl Arguments {
         let unfinished = settings.tail.is_some().then(|| self.unfinished(&target, &run)).transpose()?;
         let checkpoints = unfinished.as_ref().map(Unfinished::checkpoints);
         let machine = Machine { maps: store.as_ref(), checkpoints, ..machine };
-        let delivered = match fine_tune_model(&model, machine, &Splits::of(&dataset), &settings, log) {
+        let delivered = match fine_tune_model(&model, machine, &splits, &settings, log) {
             Ok(delivered) => delivered,
             Err(error) => {
                 let folder = unfinished.and_then(|unfinished| self.close_failed(unfinished, &error));
@@ -136,7 +138,7 @@ impl Arguments {
         let bundle = match written {
             Ok(bundle) => bundle,
             Err(error) => {
-                // Nothing is to be made once more where the bundle lies whole beside its place.
+                // Nothing is to be made once more where the bundle lies whole in another place.
                 let goes_on = !matches!(error, Error::Unpublished { .. }) || delivered.tuned.trained.interrupted;
                 let folder = unfinished.and_then(|unfinished| unfinished.close(goes_on));
                 folder.iter().for_each(|folder| log.unfinished(folder));
