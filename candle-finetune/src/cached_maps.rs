@@ -76,7 +76,7 @@ impl<'a> CachedMaps<'a> {
 }
 
 /// `key` with the contents of all images and how they are seen.
-fn key_of(computed: &ComputedMaps<'_>, key: Key, sights: &[Sight]) -> Key {
+pub(crate) fn key_of(computed: &ComputedMaps<'_>, key: Key, sights: &[Sight]) -> Key {
     let augmented = sights.iter().any(|sight| sight.view != View::Plain);
     let key = match computed.reader.augmentation.filter(|_| augmented) {
         Some(Augmenter { policy, seed }) => key.with("augmentation", format!("{policy:?} {seed}").as_bytes()),

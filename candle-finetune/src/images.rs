@@ -3,6 +3,7 @@
 //! [`Sample`]s of a scanned folder are one; implement [`LabelledImages`] for data of your own.
 
 use std::fs;
+use std::sync::OnceLock;
 
 use candle_resnet::preprocess::{self, Photo};
 use sha2::{Digest, Sha256};
@@ -132,6 +133,40 @@ impl LabelledImages for &[Sample] {
             Ok(bytes) => Sha256::digest(bytes).into(),
             Err(error) => Sha256::digest(error.to_string()).into(),
         }
+    }
+}
+
+/// Images whose contents are read for a digest once, however often that is asked for.
+pub(crate) struct Digested<'a> {
+    images: &'a dyn LabelledImages,
+    digests: Vec<OnceLock<[u8; 32]>>,
+}
+
+impl<'a> Digested<'a> {
+    pub(crate) fn new(images: &'a dyn LabelledImages) -> Digested<'a> {
+        Digested { images, digests: vec![OnceLock::new(); images.len()] }
+    }
+}
+
+impl LabelledImages for Digested<'_> {
+    fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    fn label(&self, index: usize) -> usize {
+        self.images.label(index)
+    }
+
+    fn photo(&self, index: usize) -> Result<Photo, ImageError> {
+        self.images.photo(index)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.images.name(index)
+    }
+
+    fn digest(&self, index: usize) -> [u8; 32] {
+        *self.digests[index].get_or_init(|| self.images.digest(index))
     }
 }
 

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::Bench;
 
-/// The program with a disk of `kilobytes` at `disk`, which goes with it; nothing where that is forbidden.
+/// The program, which trains on photos, with a disk of `kilobytes` at `disk`, which goes with it; nothing where that is forbidden.
 fn with_disk(bench: &Bench, kilobytes: usize, further: &[&str]) -> Option<Command> {
     fs::create_dir_all(bench.path("disk")).unwrap();
     let mount = format!("mount -t tmpfs -o size={kilobytes}k tmpfs disk");
@@ -27,7 +27,7 @@ fn with_disk(bench: &Bench, kilobytes: usize, further: &[&str]) -> Option<Comman
         eprintln!("no disk can be made here");
         return None;
     }
-    let train = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained", "--out", "disk/bundle"];
+    let train = ["train", "photos", "--model", "resnet20_cifar", "--no-pretrained"];
     Some(alone(bench.command(&[&train[..], further].concat())))
 }
 
@@ -42,7 +42,7 @@ fn disk_of(child: &Child, bench: &Bench) -> (File, PathBuf) {
 #[test]
 fn a_disk_that_is_too_full_is_found_before_the_work() {
     let bench = Bench::with_photos();
-    let Some(command) = with_disk(&bench, 1000, &[]) else { return };
+    let Some(command) = with_disk(&bench, 1000, &["--out", "disk/bundle"]) else { return };
     let ran = common::run(command).failed().did_not_say(&["all frozen but"]);
     ran.said(&[
         "error: disk: the bundle takes about 1.1",
@@ -54,7 +54,7 @@ fn a_disk_that_is_too_full_is_found_before_the_work() {
 #[test]
 fn a_disk_that_someone_fills_meanwhile_has_room_for_the_bundle() {
     let bench = Bench::with_photos();
-    let Some(mut command) = with_disk(&bench, 3000, &["--epochs", "1000000"]) else { return };
+    let Some(mut command) = with_disk(&bench, 3000, &["--epochs", "1000000", "--out", "disk/bundle"]) else { return };
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let mut said = lines.by_ref().find(|line| line.contains("train loss")).unwrap();
@@ -67,4 +67,15 @@ fn a_disk_that_someone_fills_meanwhile_has_room_for_the_bundle() {
     assert!(child.wait().unwrap().success(), "{said}");
     let bundle = disk.join("bundle").to_string_lossy().into_owned();
     bench.run(&["predict", "photos/red/000.png", "--model", &bundle]).succeeded().printed(&["red"]);
+}
+
+#[test]
+fn maps_that_the_disk_has_no_room_for_are_told_of_and_computed_in_each_epoch() {
+    let bench = Bench::with_photos();
+    let options = ["--train-from", "layer3", "--epochs", "1", "--map-cache", "disk/maps", "--log-format", "json"];
+    let Some(command) = with_disk(&bench, 300, &options) else { return };
+    let ran = common::run(command).succeeded();
+    let estimate = ran.json_lines().into_iter().find(|event| event["event"] == "estimate").unwrap();
+    assert_eq!(estimate["maps"], 0);
+    ran.said(&["disk/maps: the maps take 524.29 kB, and 307.20 kB are free: maps at", "computed anew in each epoch"]);
 }

@@ -130,3 +130,23 @@ fn photos_that_cannot_be_read_are_reported_from_kept_maps_too() {
     }
     assert!(weights(&bench, "found") == weights(&bench, "kept"));
 }
+
+#[test]
+fn an_estimate_counts_the_maps_that_are_still_to_be_computed() {
+    let bench = Bench::with_photos();
+    let to_compute = |further: &[&str]| {
+        let options = [&["--overwrite", "--log-format", "json"], further].concat();
+        let events = train(&bench, "bundle", &options).succeeded().json_lines();
+        let estimate = events.into_iter().find(|event| event["event"] == "estimate").unwrap();
+        estimate["maps"].as_u64().unwrap()
+    };
+    assert_eq!(to_compute(&["--no-map-cache"]), 0);
+    assert_eq!(to_compute(&["--map-cache-size", "0.0001"]), 0, "there is no room for them");
+    assert_eq!([to_compute(&[]), to_compute(&[])], [16, 0]);
+    let views = ["--augment", "flip", "--views", "3"];
+    let held_out = bench.rows("bundle/splits.csv").iter().filter(|row| row[2] == "held out").count() as u64;
+    assert_eq!([to_compute(&views), to_compute(&views)], [3 * (16 - held_out) + held_out, 0]);
+    assert_eq!(to_compute(&[&views[..], &["--seed", "1"]].concat()), 3 * (16 - held_out) + held_out, "other views");
+    bench.class("photos/red", GREEN, 1);
+    assert_eq!(to_compute(&[]), 16, "a photo of the same name and another content");
+}

@@ -10,7 +10,7 @@ use candle_resnet::part::Part;
 use candle_resnet::plan::{PlanOptions, Precision};
 
 use super::{Findings, Observer, Phase};
-use crate::cached_maps::{CachedMaps, Wanted};
+use crate::cached_maps::{CachedMaps, Wanted, key_of};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::map_store::{MapShape, MapStore};
@@ -55,6 +55,15 @@ impl<'a> Origin<'a> {
             key = key.with_tensor(&spec.name, &tensor)?;
         }
         Ok(Origin { model, precision: options.precision, first, boundary, key })
+    }
+
+    /// How many maps of `sights` are still to be computed before they are on disk; nothing where they cannot be kept.
+    pub(super) fn missing(&self, store: &MapStore, computed: &ComputedMaps<'_>, sights: &[Sight]) -> Option<usize> {
+        let shape = map_shape(self.model, self.precision, self.first, sights.len());
+        if store.holds(shape, || key_of(computed, self.key.clone(), sights)) {
+            return Some(0);
+        }
+        store.has_room(shape).then_some(sights.len())
     }
 
     /// The maps of `sights` from disk, computed before where they are not there; maps that are computed anew in each epoch where they

@@ -10,7 +10,6 @@ use candle_resnet::part::Part;
 use serde::Serialize;
 
 use super::course::Course;
-use crate::augment::ViewCount;
 use crate::error::Result;
 use crate::halving::halved_where_memory_is_short;
 use crate::maps::ComputedMaps;
@@ -30,6 +29,8 @@ pub struct Estimate {
     pub after: f64,
     /// Epochs, unless patience ends them.
     pub epochs: usize,
+    /// Maps that are computed before the first one and kept on disk: without those that are there already.
+    pub maps: usize,
     /// Bytes at the peak.
     pub memory: u64,
 }
@@ -66,6 +67,17 @@ pub(super) fn trial_images(crop: usize, batch_size: usize, device: &Device) -> u
         return batch_size;
     }
     (TRIAL_PIXELS / (crop * crop).max(1)).clamp(1, 32).min(batch_size)
+}
+
+/// Which maps each epoch finds on disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Kept {
+    /// Those of the training images.
+    pub(super) train: bool,
+    /// Those of the images to validate with.
+    pub(super) val: bool,
+    /// How many of all these are still to be computed.
+    pub(super) missing: usize,
 }
 
 /// Seconds for one image.
@@ -125,27 +137,20 @@ impl Trial {
     }
 
     /// What a whole run takes: `course`'s epochs, each with `val` images to measure, after features of all of them where a
-    /// head is trained first; at the end features of all images to train on. Maps of images and views that come again are computed once
-    /// where it `keeps` them.
-    pub(super) fn estimate(&self, course: &Course, val: usize, keeps: bool, memory: u64) -> Estimate {
+    /// head is trained first; at the end features of all images to train on. Maps that are `kept` are computed once, or were before.
+    pub(super) fn estimate(&self, course: &Course, val: usize, kept: Kept, memory: u64) -> Estimate {
         let Trial { map, step, forward, features, .. } = self;
         let (images, val) = (course.images_seen() as f64, val as f64);
-        let heads = if course.settings.head_first { (images + val) * self.with_reading(*features) } else { 0.0 };
-        let maps = match course.views {
-            _ if !keeps => 0.0,
-            None => images + val,
-            Some(ViewCount::Kept(views)) => images * views as f64 + val,
-            Some(ViewCount::Fresh) => val,
-        };
-        let maps = maps * self.with_reading(*map);
+        let of_maps = kept.train && course.views.is_none(); // Features are made of maps of the same images.
+        let features = if of_maps { (features - map).max(0.0) } else { self.with_reading(*features) };
+        let heads = if course.settings.head_first { (images + val) * features } else { 0.0 };
         let unless = |kept: bool, behind: f64| if kept { behind } else { self.with_reading(map + behind) };
-        let (plain, fresh) = (keeps && course.views.is_none(), course.views == Some(ViewCount::Fresh));
         Estimate {
-            // Features are made of maps of the same images.
-            before: if plain { heads.max(maps) } else { heads + maps },
-            epoch: images * unless(keeps && !fresh, *step) + val * unless(keeps, *forward),
-            after: images * unless(plain, *forward),
+            before: kept.missing as f64 * self.with_reading(*map) + heads,
+            epoch: images * unless(kept.train, *step) + val * unless(kept.val, *forward),
+            after: images * unless(of_maps, *forward),
             epochs: course.settings.epochs,
+            maps: kept.missing,
             memory,
         }
     }
@@ -207,24 +212,30 @@ pub(super) fn memory(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::augment::ViewCount;
     use crate::train::tail::TrainFrom;
 
     #[test]
-    fn what_is_kept_is_computed_once() {
+    fn what_is_kept_is_computed_once_and_what_was_kept_not_at_all() {
         let trial = Trial { read: 1.0, map: 10.0, step: 100.0, forward: 30.0, features: 40.0, apart: false };
-        let estimate = |views, keeps| {
+        let estimate = |views, [train, val]: [bool; 2], missing| {
             let settings = TailSettings { batch_size: 4, epochs: 5, ..TailSettings::pretrained(TrainFrom::Stage(3)) };
             let course = Course { settings, seed: 0, views, labels: vec![0; 8] };
-            let Estimate { before, epoch, after, .. } = trial.estimate(&course, 2, keeps, 0);
+            let Estimate { before, epoch, after, .. } = trial.estimate(&course, 2, Kept { train, val, missing }, 0);
             [before, epoch, after]
         };
-        let kept = Some(ViewCount::Kept(3));
-        assert_eq!(estimate(None, false), [10.0 * 41.0, 8.0 * 111.0 + 2.0 * 41.0, 8.0 * 41.0]);
-        assert_eq!(estimate(None, true), [10.0 * 41.0, 8.0 * 100.0 + 2.0 * 30.0, 8.0 * 30.0]);
-        assert_eq!(estimate(kept, true), [10.0 * 41.0 + 26.0 * 11.0, 8.0 * 100.0 + 2.0 * 30.0, 8.0 * 41.0]);
-        let fresh = Some(ViewCount::Fresh);
-        assert_eq!(estimate(fresh, true), [10.0 * 41.0 + 2.0 * 11.0, 8.0 * 111.0 + 2.0 * 30.0, 8.0 * 41.0]);
-        assert_eq!(estimate(fresh, false), estimate(None, false));
+        let (views, fresh) = (Some(ViewCount::Kept(3)), Some(ViewCount::Fresh));
+        let computed = [10.0 * 41.0, 8.0 * 111.0 + 2.0 * 41.0, 8.0 * 41.0];
+        assert_eq!(estimate(None, [false; 2], 0), computed);
+        assert_eq!(estimate(fresh, [false; 2], 0), computed);
+        let of_maps = |before| [before, 8.0 * 100.0 + 2.0 * 30.0, 8.0 * 30.0];
+        assert_eq!(estimate(None, [true; 2], 10), of_maps(10.0 * 41.0));
+        assert_eq!(estimate(None, [true; 2], 0), of_maps(10.0 * 30.0));
+        let of_views = |before| [before, 8.0 * 100.0 + 2.0 * 30.0, 8.0 * 41.0];
+        assert_eq!(estimate(views, [true; 2], 26), of_views(10.0 * 41.0 + 26.0 * 11.0));
+        assert_eq!(estimate(views, [true; 2], 2), of_views(10.0 * 41.0 + 2.0 * 11.0));
+        let val_alone = [10.0 * 41.0 + 2.0 * 11.0, 8.0 * 111.0 + 2.0 * 30.0, 8.0 * 41.0];
+        assert_eq!(estimate(fresh, [false, true], 2), val_alone);
     }
 
     /// What `/usr/bin/time` said of runs with frozen batch norms, from a head that was drawn.

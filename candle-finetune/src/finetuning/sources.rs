@@ -4,15 +4,16 @@ use candle_resnet::features::Boundary;
 use candle_resnet::part::Part;
 use candle_resnet::{Model, Trunk};
 
-use super::caching::{Origin, map_shape};
+use super::caching::Origin;
 use super::course::Course;
+use super::estimate::Kept;
 use super::start::Start;
 use super::tail::{Frozen, Unfreezing};
 use super::{Findings, Observer};
 use crate::augment::Augmentation;
 use crate::error::Result;
 use crate::extract::batch_size;
-use crate::images::LabelledImages;
+use crate::images::{LabelledImages, Splits};
 use crate::map_store::MapStore;
 use crate::maps::{ComputedMaps, Maps, Onward};
 use crate::reading::{Augmenter, Reader, Sight, Unreadable};
@@ -65,6 +66,14 @@ impl PlainMaps<'_> {
     }
 }
 
+/// Images, and how they are seen.
+type SightsOf<'a> = (&'a dyn LabelledImages, Vec<Sight>);
+
+/// All images as they are.
+fn plain_sights(images: &dyn LabelledImages) -> Vec<Sight> {
+    (0..images.len()).map(Sight::plain).collect()
+}
+
 impl<'a> Unfreezing<'a> {
     /// Maps of all images, where there is a place to keep them and no training image is seen in another way: features of what is frozen and
     /// of what is delivered are then made of them too.
@@ -78,13 +87,9 @@ impl<'a> Unfreezing<'a> {
         (findings, observer): (&mut Findings, &mut dyn Observer),
     ) -> Result<Option<PlainMaps<'_>>> {
         let Some((_, boundary)) = below.filter(|_| self.settings.augmentation.is_none()) else { return Ok(None) };
-        let place = self.place(first, below)?;
-        if place.is_none() {
-            return Ok(None);
-        }
+        let Some(place) = self.place(first, below)? else { return Ok(None) };
         let mut keep = |images: &'a dyn LabelledImages| {
-            let sights = Some((0..images.len()).map(Sight::plain).collect());
-            self.source((images, below), place.as_ref(), sights, (&mut *findings, &mut *observer))
+            self.source((images, below), Some(&place), Some(plain_sights(images)), (&mut *findings, &mut *observer))
         };
         let sources = Sources { train: keep(self.splits.train)?, val: self.splits.val.map(keep).transpose()? };
         let Frozen { model, device, .. } = self.frozen;
@@ -106,22 +111,35 @@ impl<'a> Unfreezing<'a> {
         let mut source = |images: &'a dyn LabelledImages, sights: Option<Vec<Sight>>| {
             self.source((images, below), place.as_ref(), sights, (&mut *findings, &mut *observer))
         };
-        let train = source(self.splits.train, course.all_sights(&start.fit()))?;
-        let (images, indices) = match self.splits.val {
-            Some(images) => (images, (0..images.len()).collect()),
-            None => (self.splits.train, start.held_out.clone()),
-        };
-        let plain = Some(indices.iter().map(|&image| Sight::plain(image)).collect());
-        let val = (!indices.is_empty()).then(|| source(images, plain)).transpose()?;
+        let (of_train, of_val) = self.sights(start, course);
+        let train = source(self.splits.train, of_train)?;
+        let val = of_val.map(|(images, sights)| source(images, Some(sights))).transpose()?;
         Ok(Sources { train, val })
     }
 
-    /// Whether maps of the images at `indices` are kept, as far as the place's limit says.
-    pub(super) fn keeps(&self, first: Part, below: Option<&Below>, course: &Course, indices: &[usize]) -> bool {
-        let Some(store) = self.store.filter(|_| below.is_some()) else { return false };
-        let Frozen { model, options, .. } = self.frozen;
-        let rows = course.all_sights(indices).map_or(0, |sights| sights.len());
-        store.allows(map_shape(model, options.precision, first, rows))
+    /// Which maps [`plain_maps`](Unfreezing::plain_maps) or [`sources`](Unfreezing::sources) will keep, if all images can be read.
+    ///
+    /// # Errors
+    /// If the weights cannot be read.
+    pub(super) fn kept(&self, (first, below): (Part, Option<&Below>), start: &Start, course: &Course) -> Result<Kept> {
+        let Some((store, origin)) = self.place(first, below)? else { return Ok(Kept::default()) };
+        let missing = |images, sights: Vec<Sight>| origin.missing(store, &self.maps(images, below), &sights);
+        let (of_train, of_val) = self.sights(start, course);
+        let train = of_train.and_then(|sights| missing(self.splits.train, sights));
+        let val = of_val.map_or(train.map(|_| 0), |(images, sights)| missing(images, sights));
+        Ok(Kept { train: train.is_some(), val: val.is_some(), missing: train.unwrap_or(0) + val.unwrap_or(0) })
+    }
+
+    /// All that is asked for of the training images, where it is known, and of images to validate with, unless it is among the former.
+    fn sights(&self, start: &Start, course: &Course) -> (Option<Vec<Sight>>, Option<SightsOf<'a>>) {
+        let Splits { train, val, .. } = *self.splits;
+        let of_val = val.map(|images| (images, plain_sights(images)));
+        if self.settings.augmentation.is_none() {
+            return (Some(plain_sights(train)), of_val);
+        }
+        let held_out: Vec<Sight> = start.held_out.iter().map(|&image| Sight::plain(image)).collect();
+        let held_out = (!held_out.is_empty()).then_some((train, held_out));
+        (course.all_sights(&start.fit()), of_val.or(held_out))
     }
 
     /// Where maps at the entry of what trains are kept, and what they depend on.

@@ -31,7 +31,7 @@ use crate::checkpoints::Checkpoints;
 use crate::dataset;
 use crate::error::{Error, Result};
 use crate::extract::Views;
-use crate::images::{LabelledImages, Splits};
+use crate::images::{Digested, LabelledImages, Splits};
 use crate::map_store::MapStore;
 use crate::maps::Onward;
 use crate::neighbours::Index;
@@ -74,7 +74,12 @@ pub fn fine_tune_model(
             let tuned = fine_tune(&trunk, &model.preprocessing, splits, settings, observer)?;
             Ok(FineTunedModel { tuned, trunk: Some(trunk) })
         }
-        Some(tail) => Unfreezing::new(model, machine, splits, (settings, tail))?.run(observer),
+        Some(tail) => {
+            let (train, val) = (Digested::new(splits.train), splits.val.map(Digested::new));
+            let val = val.as_ref().map(|images| images as &dyn LabelledImages);
+            let splits = Splits { classes: splits.classes.clone(), train: &train, val, test: splits.test };
+            Unfreezing::new(model, machine, &splits, (settings, tail))?.run(observer)
+        }
     }
 }
 
@@ -261,8 +266,8 @@ impl Unfreezing<'_> {
         if let Some(trial) = Trial::run(&maps, &sights, trainer, features)? {
             let val = self.splits.val.map_or(start.held_out.len(), LabelledImages::len);
             let memory = memory(architecture, self.splits.classes.len(), preprocessing.crop, (&self.tail, kernels))?;
-            let keeps = self.keeps(first, below, &course, &source.indices);
-            observer.estimate(&trial.estimate(&course, val, keeps, memory));
+            let kept = self.kept((first, below), start, &course)?;
+            observer.estimate(&trial.estimate(&course, val, kept, memory));
         }
         Ok(())
     }

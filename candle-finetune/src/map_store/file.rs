@@ -35,6 +35,11 @@ impl MapShape {
         (self.rows * self.row_bytes()) as u64
     }
 
+    /// Bytes of a whole file of them.
+    pub(super) fn file_length(&self) -> u64 {
+        (self.header().len() + self.rows) as u64 + self.bytes()
+    }
+
     /// Values of a map.
     pub(crate) fn values(&self) -> usize {
         self.map.0 * self.map.1 * self.map.2

@@ -63,9 +63,15 @@ impl MapStore {
         }
     }
 
-    /// Whether such maps may be kept, room on the disk aside.
-    pub fn allows(&self, shape: MapShape) -> bool {
-        shape.bytes() <= self.limit
+    /// Whether there are maps of this shape that `key` stands for, which is asked for only where a file is as long: it takes time.
+    pub fn holds(&self, shape: MapShape, key: impl FnOnce() -> Key) -> bool {
+        let (files, length) = (self.files().unwrap_or_default(), shape.file_length());
+        files.iter().any(|file| file.bytes == length) && self.path(&key()).is_file()
+    }
+
+    /// Whether there is room for such maps, if others go.
+    pub fn has_room(&self, shape: MapShape) -> bool {
+        self.room(shape.bytes()).is_ok()
     }
 
     /// Makes room for maps and begins to write them.
@@ -75,16 +81,7 @@ impl MapStore {
     /// [`MapStoreError::Io`].
     pub fn create(&self, key: &Key, shape: MapShape) -> Result<MapWriter, MapStoreError> {
         let bytes = shape.bytes();
-        if !self.allows(shape) {
-            return Err(MapStoreError::Limit { bytes, limit: self.limit });
-        }
-        fs::create_dir_all(&self.folder).map_err(io_error(&self.folder))?;
-        let files = self.files()?;
-        let free = fs4::available_space(&self.folder).map_err(io_error(&self.folder))?;
-        let held: u64 = files.iter().map(|file| file.bytes).sum();
-        if bytes > free + held {
-            return Err(MapStoreError::Space { folder: self.folder.clone(), bytes, free: free + held });
-        }
+        let Room { files, held, free } = self.room(bytes)?;
         let mut excess = (held + bytes).saturating_sub(self.limit).max(bytes.saturating_sub(free));
         for file in files {
             if excess == 0 {
@@ -94,6 +91,21 @@ impl MapStore {
             excess = excess.saturating_sub(file.bytes);
         }
         MapWriter::create(self.path(key), shape)
+    }
+
+    /// What there is, where it is enough for maps of so many `bytes`.
+    fn room(&self, bytes: u64) -> Result<Room, MapStoreError> {
+        if bytes > self.limit {
+            return Err(MapStoreError::Limit { bytes, limit: self.limit });
+        }
+        fs::create_dir_all(&self.folder).map_err(io_error(&self.folder))?;
+        let files = self.files()?;
+        let free = fs4::available_space(&self.folder).map_err(io_error(&self.folder))?;
+        let held = files.iter().map(|file| file.bytes).sum();
+        if bytes > free + held {
+            return Err(MapStoreError::Space { folder: self.folder.clone(), bytes, free: free + held });
+        }
+        Ok(Room { files, held, free })
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -114,6 +126,16 @@ impl MapStore {
         files.sort_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
         Ok(files)
     }
+}
+
+/// What a store has on its disk.
+struct Room {
+    /// The one that was not used for the longest time first.
+    files: Vec<StoreFile>,
+    /// Bytes of them.
+    held: u64,
+    /// Bytes that nobody has.
+    free: u64,
 }
 
 struct StoreFile {

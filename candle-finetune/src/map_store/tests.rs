@@ -74,13 +74,25 @@ fn what_does_not_fit_is_refused_before_anything_goes() {
     let folder = tempfile::tempdir().unwrap();
     let store = MapStore::new(folder.path(), 1000);
     write(&store, "a", 4);
+    assert!(store.has_room(shape(4)) && !store.has_room(shape(1 << 20)));
     let error = store.create(&key("b"), shape(1 << 20)).unwrap_err();
     assert_eq!(error.to_string(), "the maps take 25.17 MB and may take 1.00 kB");
     assert!(store.find(&key("a")).is_some());
     let vast = MapStore::new(folder.path(), u64::MAX);
     let error = vast.create(&key("b"), shape(1 << 50)).unwrap_err();
     assert!(matches!(error, MapStoreError::Space { .. }), "{error}");
+    assert!(!vast.has_room(shape(1 << 50)));
     assert!(store.find(&key("a")).is_some());
+}
+
+#[test]
+fn whoever_asks_what_is_there_makes_a_key_only_where_a_file_is_as_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = MapStore::new(folder.path().join("store"), 1000);
+    assert!(!store.holds(shape(4), || unreachable!()));
+    write(&store, "a", 4);
+    assert!(store.holds(shape(4), || key("a")) && !store.holds(shape(4), || key("b")));
+    assert!(!store.holds(shape(5), || unreachable!()));
 }
 
 #[test]

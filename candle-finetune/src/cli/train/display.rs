@@ -115,7 +115,7 @@ impl Display {
 }
 
 impl Observer for Display {
-    fn estimate(&mut self, &Estimate { before, epoch, after, epochs, memory }: &Estimate) {
+    fn estimate(&mut self, &Estimate { before, epoch, after, epochs, memory, .. }: &Estimate) {
         self.course.estimate = Some(epoch);
         let (all, epoch) = (duration(before + epoch * epochs as f64 + after), duration(epoch));
         say!("{:>12} about {epoch} an epoch, {all} in all, {} of memory", "estimate", bytes(memory));
