@@ -56,8 +56,8 @@ impl Measured<'_> {
     }
 }
 
-/// The same, and what follows from the logits.
-pub(super) struct Judged<'a> {
+/// What was measured, and what follows from its logits: what the sections of a report are made of.
+pub(super) struct Sections<'a> {
     measured: &'a Measured<'a>,
     /// Calibrated, where there is a calibration.
     judgements: Vec<Judgement>,
@@ -67,16 +67,16 @@ pub(super) struct Judged<'a> {
     raw: Vec<Answer>,
 }
 
-impl<'a> Judged<'a> {
-    pub(super) fn of(measured: &'a Measured<'a>) -> Judged<'a> {
+impl<'a> Sections<'a> {
+    pub(super) fn of(measured: &'a Measured<'a>) -> Sections<'a> {
         let judgements = measured.logits.judgements(measured.temperature());
         let answers = judgements.iter().map(Answer::from).collect();
-        Judged { measured, judgements, answers, raw: measured.logits.answers(1.0) }
+        Sections { measured, judgements, answers, raw: measured.logits.answers(1.0) }
     }
 
     /// Accuracy, loss, calibration error.
     pub(super) fn cards(&self) -> Vec<Card> {
-        let Judged { measured, judgements, answers, .. } = self;
+        let Sections { measured, judgements, answers, .. } = self;
         let right = judgements.iter().filter(|judgement| judgement.is_right()).count();
         let wrong = judgements.len() - right;
         let top1 = Rate::of(right, judgements.len()).map(RateView::from);

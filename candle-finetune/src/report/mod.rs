@@ -27,7 +27,7 @@ use crate::train::EpochRecord;
 use crate::whole_file;
 use charts::{Series, Unit, curves};
 use files::{Beside, Files};
-use measured::Judged;
+use measured::Sections;
 use page::{Chart, PartRow, ReportPage};
 
 pub use examination::write_examination;
@@ -83,8 +83,8 @@ impl Report<'_> {
         let curves = self.curves(&files)?;
         let (cards, measured) = match &self.measured {
             Some(measured) => {
-                let judged = Judged::of(measured);
-                (judged.cards(), Some(judged.view(&files)?))
+                let sections = Sections::of(measured);
+                (sections.cards(), Some(sections.view(&files)?))
             }
             None => (Vec::new(), None),
         };

@@ -83,7 +83,7 @@ impl ChannelAttention {
         let centres = vec![0.0; blocks * LANES];
         let input = NormInput { extent, output: Some(output), input: from, centres: &centres };
         team.norm_sums(&input, gradient, sums);
-        let scores = attended.scores_gradient(self.channels, images, sums);
+        let scores = attended.scores_gradient(images, sums);
         let (means, found) = self.means_gradient(team, variables, attended, images, &scores)?;
         attended.coefficients(self.channels, images, (&means, extent.pixels()), coefficients);
         team.norm_gradient(extent, (gradient, from), coefficients, to);
@@ -164,16 +164,14 @@ impl Attended {
     }
 
     /// Of each channel of each image, (N, C): from the sum of the gradient times the map, second of the two in `sums`.
-    fn scores_gradient(&self, channels: usize, images: usize, sums: &[f32]) -> Vec<f32> {
+    fn scores_gradient(&self, images: usize, sums: &[f32]) -> Vec<f32> {
         let of_image = |image| {
             let (sums, factor) = (row(sums, image, images), self.factor(image));
             let along = move |channel: usize| sums[(2 * (channel / LANES) + 1) * LANES + channel % LANES];
             let gates = row(&self.gates, image, images).iter().enumerate();
             gates.map(move |(channel, gate)| along(channel) * factor * gate * (1.0 - gate))
         };
-        let scores: Vec<f32> = (0..images).flat_map(of_image).collect();
-        debug_assert_eq!(scores.len(), images * channels);
-        scores
+        (0..images).flat_map(of_image).collect()
     }
 
     /// What each pixel's gradient is made of, (images, blocks, 3, 16): its factor, nothing of the map, and the mean's part.

@@ -35,7 +35,7 @@ pub struct Run<'a> {
 }
 
 /// Images that were judged, and how.
-struct Judged {
+struct JudgedImages {
     what: String,
     samples: Vec<Sample>,
     rows: Vec<usize>,
@@ -86,14 +86,14 @@ impl Run<'_> {
     }
 
     /// What was said of images that were not learned from while weights were chosen.
-    fn judged_in_training(&self, tuned: &FineTuned) -> Option<Judged> {
+    fn judged_in_training(&self, tuned: &FineTuned) -> Option<JudgedImages> {
         let judged = tuned.judged.as_ref()?;
         let (split, what) = match self.dataset.split(SplitName::Val) {
             [] => (SplitName::Train, "held out of the training images"),
             _ => (SplitName::Val, "of the validation split"),
         };
         let before = if tuned.was_refitted() { ", asked before the head was refitted on them too" } else { "" };
-        Some(Judged {
+        Some(JudgedImages {
             what: format!("{} images {what}{before}", judged.images.len()),
             samples: self.dataset.split(split).to_vec(),
             rows: judged.images.clone(),
@@ -109,7 +109,7 @@ impl Run<'_> {
         tuned: &FineTuned,
         classifier: &Classifier,
         interrupt: Interrupt,
-    ) -> anyhow::Result<Option<Judged>> {
+    ) -> anyhow::Result<Option<JudgedImages>> {
         let held_out = tuned.assignments.iter().filter(|assignment| assignment.held_out);
         let held_out: Vec<Sample> =
             held_out.map(|held| Sample { path: held.image.clone().into(), label: held.label }).collect();
@@ -126,7 +126,7 @@ impl Run<'_> {
         let evaluation = pass.run(|observer| evaluate(classifier, &samples, &map, Unreadable::Skipped, observer))?;
         let rows = evaluation.extracted.kept;
         let what = format!("{} images {what}", rows.len());
-        Ok(Some(Judged { what, samples, rows, logits: evaluation.logits, validates }))
+        Ok(Some(JudgedImages { what, samples, rows, logits: evaluation.logits, validates }))
     }
 
     fn data(&self) -> String {
