@@ -356,3 +356,25 @@ fn patterns_train_exactly_what_they_fit() {
     assert!(bench.tensors("again/model.safetensors") == bench.tensors("b/model.safetensors"));
     unfreeze(&bench, "layer9.*", "c", &[]).failed().said(&["`train-from` is layer9.*, must be a pattern that fits"]);
 }
+
+/// Memory of an emulated GPU is what the test says; that of another is not.
+#[test]
+fn what_a_gpu_without_room_says_would_fit_fits() {
+    if std::env::var_os("EMULATED_GPU_ORDER").is_none() {
+        return;
+    }
+    let bench = bench();
+    let train = |images: &str, out: &str| {
+        let arguments = ["train", "photos", "--model", "pretrained", "--train-from", "all", "--freeze-epochs", "0"];
+        let further = ["--epochs", "1", "--val-fraction", "0", "--out", out, "--batch-size", images];
+        let mut command = bench.command(&[&arguments[..], &further[..]].concat());
+        command.env("EMULATED_GPU_MEMORY", "10000000");
+        common::run(command)
+    };
+    let refused = train("16", "never").failed().said(&["the device has no room for a training step on 16 images"]);
+    let (_, hint) = refused.err.split_once("give --batch-size ").unwrap();
+    let fits: usize = hint.split(',').next().unwrap().parse().unwrap();
+    assert!((1..16).contains(&fits));
+    train(&fits.to_string(), "bundle").succeeded();
+    assert!(!bench.path("never").exists());
+}
