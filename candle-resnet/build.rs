@@ -21,9 +21,9 @@ fn find_models() {
 /// `NAME.cu` → `$OUT_DIR/NAME.ptx`, for the GPU that `CUDA_COMPUTE_CAP` names, or else the one that is there.
 #[cfg(feature = "cudnn")]
 fn compile_kernels() {
-    println!("cargo::rerun-if-changed=src/cudnn/packs.cuh"); // what the files below include
     let compiled = cudaforge::KernelBuilder::new()
         .source_files(["src/backprop/cuda/maps.cu", "src/backprop/cuda/norms.cu", "src/cudnn/unfold.cu"])
+        .watch(["src/cudnn/packs.cuh"]) // which they include
         .arg("-std=c++17")
         .arg("-O3")
         .build_ptx();

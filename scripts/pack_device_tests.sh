@@ -11,9 +11,9 @@ cd "$(dirname "$0")/.."
 packed=target/device-tests
 
 # What cargo calls a program: libraries' tests come together.
-targets=()
+of_libraries= targets=()
 for program in "$@"; do
-    case $program in candle_*) targets+=(--lib) ;; *) targets+=("--test=$program") ;; esac
+    case $program in candle_*) of_libraries=--lib ;; *) targets+=("--test=$program") ;; esac
 done
 
 # `NAME PATH` of every program that cargo built.
@@ -29,7 +29,7 @@ for line in sys.stdin:
 rm -rf "$packed"
 mkdir -p "$packed"
 scripts/with_cuda.sh --cudnn cargo test --release --workspace --locked --features cudnn --no-run --message-format json \
-    "${targets[@]}" | built | while read -r name path; do
+    ${of_libraries:+$of_libraries} "${targets[@]}" | built | while read -r name path; do
     strip -o "$packed/$name" "$path"
 done
 # All programs hold the same kernels: a window that is wider than one of them stores those once.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 
 #include <cudnn.h>
 
@@ -53,8 +54,9 @@ struct cudnnPoolingStruct {
 
 namespace {
 
-// Bytes of scratch that every call asks for, so that a caller has to bring some.
+// Bytes of scratch that every call asks for and writes, so that a caller has to bring some that nobody else reads.
 constexpr size_t WORKSPACE = 1024;
+void use(void *scratch) { std::memset(scratch, 0xff, WORKSPACE); }
 
 bool kind_of(cudnnDataType_t type, Kind &kind) {
     switch (type) {
@@ -375,11 +377,12 @@ cudnnStatus_t cudnnGetConvolutionBackwardFilterWorkspaceSize(
 
 cudnnStatus_t cudnnConvolutionForward(
     cudnnHandle_t handle, const void *alpha, cudnnTensorDescriptor_t x, const void *maps, cudnnFilterDescriptor_t weight,
-    const void *filter, cudnnConvolutionDescriptor_t conv, cudnnConvolutionFwdAlgo_t, void *, size_t given, const void *beta,
+    const void *filter, cudnnConvolutionDescriptor_t conv, cudnnConvolutionFwdAlgo_t, void *scratch, size_t given, const void *beta,
     cudnnTensorDescriptor_t y, void *to) {
     const Convolution convolution{*x, *weight, *conv, *y};
     if (!convolution.fits() || given < WORKSPACE || !is_plain(x->kind, alpha, beta)) return CUDNN_STATUS_BAD_PARAM;
     emulated::enqueue(handle->stream, [=] {
+        use(scratch);
         emulated::with_sum(convolution.y.kind, [&](auto zero) {
             using Sum = decltype(zero);
             const cudnnTensorStruct &y = convolution.y;
@@ -393,7 +396,7 @@ cudnnStatus_t cudnnConvolutionForward(
 
 cudnnStatus_t cudnnConvolutionBiasActivationForward(
     cudnnHandle_t handle, const void *alpha, cudnnTensorDescriptor_t x, const void *maps, cudnnFilterDescriptor_t weight,
-    const void *filter, cudnnConvolutionDescriptor_t conv, cudnnConvolutionFwdAlgo_t, void *, size_t given, const void *counts,
+    const void *filter, cudnnConvolutionDescriptor_t conv, cudnnConvolutionFwdAlgo_t, void *scratch, size_t given, const void *counts,
     cudnnTensorDescriptor_t z, const void *residual, cudnnTensorDescriptor_t bias, const void *biases,
     cudnnActivationDescriptor_t activation, cudnnTensorDescriptor_t y, void *to) {
     const Convolution convolution{*x, *weight, *conv, *y};
@@ -404,6 +407,7 @@ cudnnStatus_t cudnnConvolutionBiasActivationForward(
     const bool relu = activation->mode == CUDNN_ACTIVATION_RELU;
     const cudnnTensorStruct added = *z, per_channel = *bias;
     emulated::enqueue(handle->stream, [=] {
+        use(scratch);
         const cudnnTensorStruct &y = convolution.y;
         convolution.forward<float>(maps, filter, [&](size_t image, size_t channel, size_t row, size_t column, float sum) {
             sum += load<float>(per_channel.kind, biases, channel);
@@ -416,11 +420,12 @@ cudnnStatus_t cudnnConvolutionBiasActivationForward(
 
 cudnnStatus_t cudnnConvolutionBackwardData(
     cudnnHandle_t handle, const void *alpha, cudnnFilterDescriptor_t weight, const void *filter, cudnnTensorDescriptor_t y,
-    const void *gradient, cudnnConvolutionDescriptor_t conv, cudnnConvolutionBwdDataAlgo_t, void *, size_t given, const void *beta,
+    const void *gradient, cudnnConvolutionDescriptor_t conv, cudnnConvolutionBwdDataAlgo_t, void *scratch, size_t given, const void *beta,
     cudnnTensorDescriptor_t x, void *to) {
     const Convolution convolution{*x, *weight, *conv, *y};
     if (!convolution.fits() || given < WORKSPACE || !is_plain(x->kind, alpha, beta)) return CUDNN_STATUS_BAD_PARAM;
     emulated::enqueue(handle->stream, [=] {
+        use(scratch);
         emulated::with_sum(convolution.x.kind, [&](auto zero) { convolution.input_gradient<decltype(zero)>(filter, gradient, to); });
     });
     return CUDNN_STATUS_SUCCESS;
@@ -428,11 +433,12 @@ cudnnStatus_t cudnnConvolutionBackwardData(
 
 cudnnStatus_t cudnnConvolutionBackwardFilter(
     cudnnHandle_t handle, const void *alpha, cudnnTensorDescriptor_t x, const void *maps, cudnnTensorDescriptor_t y, const void *gradient,
-    cudnnConvolutionDescriptor_t conv, cudnnConvolutionBwdFilterAlgo_t, void *, size_t given, const void *beta,
+    cudnnConvolutionDescriptor_t conv, cudnnConvolutionBwdFilterAlgo_t, void *scratch, size_t given, const void *beta,
     cudnnFilterDescriptor_t weight, void *to) {
     const Convolution convolution{*x, *weight, *conv, *y};
     if (!convolution.fits() || given < WORKSPACE || !is_plain(x->kind, alpha, beta)) return CUDNN_STATUS_BAD_PARAM;
     emulated::enqueue(handle->stream, [=] {
+        use(scratch);
         emulated::with_sum(convolution.x.kind, [&](auto zero) { convolution.weight_gradient<decltype(zero)>(maps, gradient, to); });
     });
     return CUDNN_STATUS_SUCCESS;

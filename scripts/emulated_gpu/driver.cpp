@@ -1,7 +1,7 @@
 // CUDA's driver, as far as this program calls it, on the machine's own processor and memory: libcuda.so.1.
 //
 // EMULATED_GPU_MEMORY is the device's memory in bytes, 8 GiB if left out. Memory that is new or freed is full of NaNs, and so is what
-// lies around each allocation; who writes there is found when it is freed. EMULATED_GPU_LOG names a file that each process adds the kernels to
+// lies around each allocation; who writes there is found when somebody waits for a stream, or later. EMULATED_GPU_LOG names a file that each process adds the kernels to
 // that it ran, with their counts.
 
 #include <algorithm>
@@ -39,7 +39,7 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 
 // Memory
 
-constexpr size_t ALIGNMENT = 256, BORDER = 256;
+constexpr size_t ALIGNMENT = 256, BORDER = 256, MOST_KEPT = size_t(256) << 20;
 constexpr unsigned char NOTHING = 0xff; // NaN in f64, f32, f16 and bf16
 
 size_t of_environment(const char *name, size_t otherwise) {
@@ -51,7 +51,8 @@ struct Memory {
     const size_t total = of_environment("EMULATED_GPU_MEMORY", size_t(8) << 30);
     size_t used = 0, highest = 0;
     std::map<char *, size_t> allocated; // what lies between borders
-    std::set<void *> pinned;
+    std::deque<std::pair<char *, size_t>> freed; // full of NaNs, and kept for a while: nobody may write there
+    size_t kept = 0;                             // of those
 
     char *allocate(size_t bytes) {
         if (bytes > total - used) return nullptr;
@@ -69,29 +70,49 @@ struct Memory {
         const auto found = allocated.find(start);
         if (found == allocated.end()) fail("memory is freed that is not allocated");
         const size_t bytes = found->second;
-        check_border(start - BORDER, bytes);
-        check_border(start + bytes, bytes);
+        check_borders(start, bytes);
         std::memset(start, NOTHING, bytes);
-        std::free(start - BORDER);
         allocated.erase(found);
         used -= bytes;
-    }
-
-    static void check_border(const char *border, size_t bytes) {
-        for (size_t i = 0; i < BORDER; ++i) {
-            if (static_cast<unsigned char>(border[i]) != NOTHING) fail("something wrote past " + std::to_string(bytes) + " bytes of memory");
+        freed.emplace_back(start, bytes);
+        for (kept += bytes; kept > MOST_KEPT; freed.pop_front()) {
+            const auto [oldest, size] = freed.front();
+            if (!is_nothing(oldest, size)) fail("something wrote to memory after it was freed");
+            kept -= size;
+            std::free(oldest - BORDER);
         }
     }
 
-    // Of what an address lies in, the bytes from there on.
-    size_t left(const char *from) const {
-        auto found = allocated.upper_bound(const_cast<char *>(from));
-        if (found == allocated.begin()) return 0;
-        --found;
-        const size_t at = from - found->first;
-        return at <= found->second ? found->second - at : 0;
+    // Finds who wrote where nothing is.
+    void check() const {
+        for (const auto &[start, bytes] : allocated) check_borders(start, bytes);
+        for (const auto &[start, bytes] : freed) {
+            if (!is_nothing(start, std::min(bytes, BORDER))) fail("something wrote to memory after it was freed");
+        }
+    }
+
+    static void check_borders(const char *start, size_t bytes) {
+        if (is_nothing(start - BORDER, BORDER) && is_nothing(start + bytes, BORDER)) return;
+        fail("something wrote past " + std::to_string(bytes) + " bytes of memory");
+    }
+
+    static bool is_nothing(const char *start, size_t bytes) {
+        return std::all_of(start, start + bytes, [](char byte) { return static_cast<unsigned char>(byte) == NOTHING; });
     }
 };
+
+// Of the block that an address lies in, the bytes from there on; 0 if it lies in none.
+size_t left(const std::map<char *, size_t> &blocks, const void *from) {
+    char *at = static_cast<char *>(const_cast<void *>(from));
+    auto found = blocks.upper_bound(at);
+    if (found == blocks.begin()) return 0;
+    --found;
+    const size_t before = at - found->first;
+    return before < found->second ? found->second - before : 0;
+}
+
+// Of the host, which copies read and write when their turn comes.
+std::map<char *, size_t> pinned;
 
 Memory &memory() {
     static Memory memory;
@@ -250,13 +271,11 @@ std::shared_ptr<std::vector<char>> now(const void *from, size_t bytes) {
     return std::make_shared<std::vector<char>>(start, start + bytes);
 }
 
-bool is_pinned(const void *at) {
-    return memory().pinned.count(const_cast<void *>(at)) > 0;
-}
+bool is_pinned(const void *at) { return left(pinned, at) > 0; }
 
 char *on_device(CUdeviceptr at, size_t bytes) {
     char *start = reinterpret_cast<char *>(at);
-    if (memory().left(start) < bytes) fail("a copy goes past the end of memory");
+    if (left(memory().allocated, start) < bytes) fail("a copy goes past the end of memory");
     return start;
 }
 
@@ -358,6 +377,7 @@ CUresult cuMemPoolSetAttribute(CUmemoryPool, CUmemPool_attribute attribute, void
 
 CUresult cuMemAlloc_v2(CUdeviceptr *found, size_t bytes) {
     const Lock lock(everything);
+    if (!current) return CUDA_ERROR_INVALID_CONTEXT;
     if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
     char *start = memory().allocate(bytes);
     if (!start) {
@@ -384,14 +404,16 @@ CUresult cuMemHostAlloc(void **found, size_t bytes, unsigned) {
     const Lock lock(everything);
     *found = std::malloc(bytes);
     std::memset(*found, NOTHING, bytes);
-    memory().pinned.insert(*found);
+    pinned[static_cast<char *>(*found)] = bytes;
     return CUDA_SUCCESS;
 }
+// Its memory stays, full of NaNs: whoever frees it before a copy has read it gets those.
 CUresult cuMemFreeHost(void *at) {
     const Lock lock(everything);
-    finish_all();
-    if (!memory().pinned.erase(at)) return CUDA_ERROR_INVALID_VALUE;
-    std::free(at);
+    const auto block = pinned.find(static_cast<char *>(at));
+    if (block == pinned.end()) return CUDA_ERROR_INVALID_VALUE;
+    std::memset(at, NOTHING, block->second);
+    pinned.erase(block);
     return CUDA_SUCCESS;
 }
 
@@ -432,6 +454,7 @@ CUresult cuStreamDestroy_v2(CUstream stream) {
 CUresult cuStreamSynchronize(CUstream stream) {
     const Lock lock(everything);
     finish(resolved(stream));
+    memory().check();
     return CUDA_SUCCESS;
 }
 CUresult cuStreamIsCapturing(CUstream, CUstreamCaptureStatus *status) {
@@ -468,6 +491,7 @@ CUresult cuEventSynchronize(CUevent event) {
 
 CUresult cuModuleLoadData(CUmodule *module, const void *image) {
     const Lock lock(everything);
+    if (!current) return CUDA_ERROR_INVALID_CONTEXT;
     const Library *library = library_of(static_cast<const char *>(image));
     *module = reinterpret_cast<CUmodule>(const_cast<Library *>(library));
     return library ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
@@ -488,6 +512,7 @@ CUresult cuLaunchKernel(
     const size_t threads = size_t(block_x) * block_y * block_z;
     const bool fits = grid_x > 0 && grid_x <= INT32_MAX && grid_y > 0 && grid_y <= 65535 && grid_z > 0 && grid_z <= 65535 && threads > 0 &&
                       threads <= 1024 && block_z <= 64 && shared <= 48 << 10;
+    if (!current) return CUDA_ERROR_INVALID_CONTEXT;
     if (!fits || extra) return CUDA_ERROR_INVALID_VALUE;
     const auto arguments = std::make_shared<Arguments>(kernel, values);
     emulated::enqueue(stream, [=, &kernel] {

@@ -63,8 +63,7 @@ struct Meeting {
 void run_threads();
 
 struct Fibre {
-    char *stack = static_cast<char *>(
-        mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    char *stack = new_stack();
     void *at = nullptr;
     unsigned thread = 0; // that runs on it
     bool waits = false;  // for others
@@ -80,6 +79,16 @@ struct Fibre {
     }
     ~Fibre() { munmap(stack, STACK); }
     Fibre(const Fibre &) = delete;
+
+    // Its lowest page is nobody's.
+    static char *new_stack() {
+        void *stack = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (stack == MAP_FAILED || mprotect(stack, 4096, PROT_NONE) != 0) {
+            std::perror("emulated GPU: a stack");
+            std::abort();
+        }
+        return static_cast<char *>(stack);
+    }
 };
 
 // What a thread of the system runs.

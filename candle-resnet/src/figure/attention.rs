@@ -45,8 +45,13 @@ impl AttentionLayer {
     fn scores(&self, means: &Tensor) -> Result<Tensor> {
         match self {
             AttentionLayer::SqueezeExcite { fc1, fc2 } => fc2.forward(&fc1.forward(means)?.relu()?),
+            // As a product with what each tap sees: a gradient of a convolution along channels would add all of them in one place.
             AttentionLayer::EfficientChannel { kernel } => {
-                means.unsqueeze(1)?.conv1d(kernel, kernel.dim(2)? / 2, 1, 1, 1)?.squeeze(1)
+                let ((images, channels), taps) = (means.dims2()?, kernel.dim(2)?);
+                let padded = means.pad_with_zeros(1, taps / 2, taps / 2)?;
+                let seen = (0..taps).map(|tap| padded.narrow(1, tap, channels)).collect::<Result<Vec<_>>>()?;
+                let seen = Tensor::stack(&seen, 2)?.reshape((images * channels, taps))?;
+                seen.matmul(&kernel.reshape((taps, 1))?)?.reshape((images, channels))
             }
         }
     }

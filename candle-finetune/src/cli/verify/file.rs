@@ -66,6 +66,7 @@ impl Reference {
         if found != expected {
             bail!("{}: `input` has {found} channels, expected {expected}", self.path.display());
         }
+        check_pixels(&self.input)?;
         let input = self.input.to_device(device)?;
         let mut differences = Vec::new();
         let features = match &self.logits {
@@ -101,6 +102,15 @@ impl Reference {
         let allowed = levels / 255.0 / f64::from(narrowest) + ROUNDING;
         Ok(Difference::of_photo("input", largest, allowed, "after normalisation"))
     }
+}
+
+/// Images (N, C, H, W) have pixels: a GPU's driver has words of its own for a tensor of nothing.
+fn check_pixels(images: &Tensor) -> candle_core::Result<()> {
+    let (_, channels, height, width) = images.dims4()?;
+    if height == 0 || width == 0 {
+        candle_core::bail!("images of shape ({channels}, {height}, {width}) where ({channels}, H, W) is expected");
+    }
+    Ok(())
 }
 
 /// A normalised value's last bits, which programs round differently.

@@ -84,7 +84,7 @@ impl Launcher {
         let packs = (a.len() / pack::<T>()) as u32;
         let mut launch = self.stream.launch_builder(&function);
         launch.arg(a).arg(b).arg(&packs).arg(&mut to);
-        // SAFETY: as above.
+        // SAFETY: the slices are as long as what was checked says.
         unsafe { launch.launch(one_each(packs as usize)) }.map_err(candle_core::Error::wrap)?;
         Ok(to)
     }
@@ -105,7 +105,7 @@ impl Launcher {
         launch.arg(x);
         all(&mut launch, &sizes);
         launch.arg(&stride).arg(&mut y).arg(&mut winners);
-        // SAFETY: as above.
+        // SAFETY: as in `add`.
         unsafe { launch.launch(one_each(output / pack::<T>())) }.map_err(candle_core::Error::wrap)?;
         drop(launch);
         Ok((y, winners))
@@ -131,7 +131,7 @@ impl Launcher {
         launch.arg(winners);
         all(&mut launch, &sizes);
         launch.arg(&stride).arg(&mut to);
-        // SAFETY: as above.
+        // SAFETY: as in `add`.
         unsafe { launch.launch(one_each(input / pack::<T>())) }.map_err(candle_core::Error::wrap)?;
         Ok(to)
     }
@@ -199,7 +199,7 @@ impl Launcher {
         all(&mut launch, &sizes);
         all(&mut launch, numbers);
         launch.arg(&mut to);
-        // SAFETY: as above.
+        // SAFETY: as in `add`.
         unsafe { launch.launch(one_each(values / of_thread)) }.map_err(candle_core::Error::wrap)?;
         Ok(to)
     }
@@ -212,7 +212,7 @@ impl Launcher {
         let [images, pixels, channels] = [rows.images, rows.pixels, rows.channels].map(|size| size as u32);
         let mut launch = self.stream.launch_builder(&function);
         launch.arg(x).arg(&images).arg(&pixels).arg(&channels).arg(&mut features);
-        // SAFETY: as above.
+        // SAFETY: as in `add`.
         unsafe { launch.launch(one_each(rows.images * rows.channels / pack::<T>())) }
             .map_err(candle_core::Error::wrap)?;
         Ok(features)
@@ -229,7 +229,7 @@ impl Launcher {
         let [images, pixels, channels] = [rows.images, rows.pixels, rows.channels].map(|size| size as u32);
         let mut launch = self.stream.launch_builder(&function);
         launch.arg(features).arg(&images).arg(&pixels).arg(&channels).arg(&mut to);
-        // SAFETY: as above.
+        // SAFETY: as in `add`.
         unsafe { launch.launch(one_each(rows.values() / pack::<T>())) }.map_err(candle_core::Error::wrap)?;
         Ok(to)
     }
@@ -246,7 +246,7 @@ impl Launcher {
         let [count, inputs, taps] = [weights.len(), inputs, taps].map(|size| size as u32);
         let mut launch = self.stream.launch_builder(&function);
         launch.arg(weights).arg(&count).arg(&inputs).arg(&taps).arg(&mut to);
-        // SAFETY: as above.
+        // SAFETY: as in `add`.
         unsafe { launch.launch(one_each(count as usize)) }.map_err(candle_core::Error::wrap)?;
         Ok(to)
     }
@@ -263,7 +263,7 @@ impl Launcher {
         let [count, inputs, taps] = [weights.len(), inputs, taps].map(|size| size as u32);
         let mut launch = self.stream.launch_builder(&function);
         launch.arg(weights).arg(&count).arg(&inputs).arg(&taps).arg(&mut to);
-        // SAFETY: as above.
+        // SAFETY: as in `add`.
         unsafe { launch.launch(one_each(count as usize)) }.map_err(candle_core::Error::wrap)?;
         Ok(to)
     }

@@ -1,4 +1,4 @@
-// What training needs beside cuDNN's convolutions and norms: pools, sums and shifts of maps, weights in cuDNN's order, and gradients.
+// What training needs beside norms, and beside cuDNN's convolutions: pools, sums and shifts of maps, weights in cuDNN's order, and gradients.
 //
 // Maps are (N, H, W, C), of f32, bf16 or f16; a thread takes 16 bytes of neighbouring channels, so channels come in multiples of four
 // or eight. Arithmetic is f32.
@@ -187,22 +187,22 @@ __device__ float blur_part(unsigned pixel, unsigned out, unsigned size, unsigned
     return part;
 }
 
-// Each pixel gathers from what it is part of: nothing that lies more than two pixels from it.
+// Each pixel gathers from what it is part of: nothing that lies more than a pixel from it, mirrored or not.
 template <typename T> __device__ void blur_pool_gradient(const T *gradient, Sizes sizes, unsigned stride, T *to) {
     constexpr int SIZE = Pack<T>::SIZE;
     const unsigned packs = sizes.images * sizes.height * sizes.width * (sizes.channels / SIZE);
     const unsigned pack = blockIdx.x * blockDim.x + threadIdx.x;
     if (pack >= packs) return;
     const Place<T> place(pack, sizes.height, sizes.width, sizes.channels);
-    const unsigned first_row = (max(place.row, 2u) - 2) / stride, first_column = (max(place.column, 2u) - 2) / stride;
-    const unsigned end_row = min((place.row + 2) / stride + 1, sizes.out_height);
-    const unsigned end_column = min((place.column + 2) / stride + 1, sizes.out_width);
+    const unsigned first_row = (max(place.row, 1u) - 1 + stride - 1) / stride;
+    const unsigned first_column = (max(place.column, 1u) - 1 + stride - 1) / stride;
+    const unsigned end_row = min((place.row + 1) / stride + 1, sizes.out_height);
+    const unsigned end_column = min((place.column + 1) / stride + 1, sizes.out_width);
     Floats<T> sum = {};
     for (unsigned row = first_row; row < end_row; ++row) {
         const float of_row = blur_part(place.row, row, sizes.height, stride);
         for (unsigned column = first_column; column < end_column; ++column) {
             const float part = of_row * blur_part(place.column, column, sizes.width, stride);
-            if (part == 0.0f) continue;
             const Floats<T> value = Floats<T>::load(
                 gradient + offset(place.image, row, column, place.channel, sizes.out_height, sizes.out_width, sizes.channels));
 #pragma unroll

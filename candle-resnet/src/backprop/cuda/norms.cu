@@ -246,12 +246,12 @@ __device__ void norm_gradient(
     float scale[SIZE], shift[SIZE], factor[SIZE], slope[SIZE], constant[SIZE];
 #pragma unroll
     for (int i = 0; i < SIZE; ++i) {
-        const float *own = coefficients + size_t(blockIdx.z) * 3 * channels + channel + i;
+        const float *of_channel = coefficients + size_t(blockIdx.z) * 3 * channels + channel + i;
         scale[i] = statistics.scale[channel + i];
         shift[i] = statistics.shift[channel + i];
-        factor[i] = own[0];
-        slope[i] = own[channels];
-        constant[i] = own[2 * channels];
+        factor[i] = of_channel[0];
+        slope[i] = of_channel[channels];
+        constant[i] = of_channel[2 * channels];
     }
     const OwnRows own(rows);
     for (unsigned row = own.first; row < own.end; row += own.step) {
@@ -269,7 +269,7 @@ __device__ void norm_gradient(
     }
 }
 
-// A sum over the threads of a block of GROUP_THREADS.
+// A sum over the threads of a block of GROUP_THREADS, as many as the host starts.
 constexpr unsigned GROUP_THREADS = 128;
 __device__ double sum_block(double value) {
     __shared__ double scratch[GROUP_THREADS];

@@ -36,12 +36,13 @@ impl Segments {
         rows.count() / self.count(rows)
     }
 
-    /// Blocks of threads side by side over channels, over rows, and over segments.
+    /// Blocks of threads side by side over channels, which come in whole packs, over rows, and over segments.
     fn config<T>(self, rows: Rows, most_blocks: usize) -> LaunchConfig {
+        debug_assert!(rows.channels.is_multiple_of(pack::<T>()));
         let (segments, vectors) = (self.count(rows), rows.channels / pack::<T>());
         let side_by_side = vectors.next_power_of_two().min(32);
         let (across, high) = (vectors.div_ceil(side_by_side), THREADS / side_by_side);
-        let most_down = (most_blocks / (across * segments)).max(1);
+        let most_down = most_blocks.div_ceil(across * segments);
         let down = self.rows_of_each(rows).div_ceil(high).min(most_down);
         let grid_dim = [across, down, segments].map(|blocks| blocks as u32).into();
         LaunchConfig { grid_dim, block_dim: (side_by_side as u32, high as u32, 1), shared_mem_bytes: 0 }
@@ -254,8 +255,11 @@ impl Launcher {
         statistics: &Statistics,
         rows: Rows,
     ) -> Result<NormTotals> {
-        partial.check(rows, Segments::Batch)?;
+        partial.check(rows, statistics.segments)?;
         statistics.check(rows)?;
+        if statistics.segments != Segments::Batch {
+            bail!("a batch norm was given statistics of images");
+        }
         let mut of_weight = self.uninitialised(rows.channels)?;
         let mut of_bias = self.uninitialised(rows.channels)?;
         let mut coefficients = self.uninitialised(3 * rows.channels)?;
@@ -327,8 +331,11 @@ impl Launcher {
         statistics: &Statistics,
         (rows, groups): (Rows, usize),
     ) -> Result<NormTotals> {
-        partial.check(rows, Segments::Images)?;
+        partial.check(rows, statistics.segments)?;
         statistics.check(rows)?;
+        if statistics.segments != Segments::Images {
+            bail!("a group norm was given statistics of a batch");
+        }
         let config = per_group(rows, groups)?;
         let mut of_images = self.uninitialised::<f32>(rows.images * 2 * rows.channels)?;
         let mut coefficients = self.uninitialised(rows.images * 3 * rows.channels)?;

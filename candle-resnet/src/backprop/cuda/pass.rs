@@ -126,24 +126,18 @@ impl<T: Number> Pass<'_, T> {
                 Operation::Normalise(norm) => {
                     let statistics = self.measure(node, norm, from, mode)?;
                     let left = Normalised { statistics, factors: self.factors(norm.branch, mode)? };
-                    let to = self.apply(node, &tape, &left, norm.relu)?;
-                    tape.norms.insert(node.to, left);
-                    to
+                    self.apply(node, &mut tape, left, norm.relu)?
                 }
                 Operation::NormaliseGroups(norm) => {
                     let statistics = self.measure_groups(node, norm, from)?;
                     let left = Normalised { statistics, factors: self.factors(norm.branch, mode)? };
-                    let to = self.apply(node, &tape, &left, norm.relu)?;
-                    tape.norms.insert(node.to, left);
-                    to
+                    self.apply(node, &mut tape, left, norm.relu)?
                 }
                 Operation::Attend(attention) => {
                     let (gates, statistics) = self.gates(node, attention, from)?;
                     let left = Normalised { statistics, factors: self.factors(Some(attention.branch), mode)? };
-                    let to = self.apply(node, &tape, &left, true)?;
                     tape.gates.insert(node.to, gates);
-                    tape.norms.insert(node.to, left);
-                    to
+                    self.apply(node, &mut tape, left, true)?
                 }
                 &Operation::Pool(Pool::Max { stride }) => {
                     let (to, winners) = self.launcher.max_pool(from, self.pooling(node), stride)?;
@@ -189,8 +183,17 @@ impl<T: Number> Pass<'_, T> {
             let Some(gradient) = way.gradients[node.to].take() else { continue };
             match &node.operation {
                 Operation::Convolve(convolution) => way.convolve(node, convolution, gradient, wanted)?,
-                Operation::Normalise(norm) => way.normalise(node, norm, gradient, wanted)?,
-                Operation::NormaliseGroups(norm) => way.normalise_groups(node, norm, gradient, wanted)?,
+                Operation::Normalise(norm) => {
+                    let totals =
+                        |sums: &_, statistics: &_, rows| self.launcher.norm_gradient_totals(sums, statistics, rows);
+                    way.normalise(node, (&norm.name, norm.relu), gradient, wanted, totals)?;
+                }
+                Operation::NormaliseGroups(norm) => {
+                    let totals = |sums: &_, statistics: &_, rows| {
+                        self.launcher.group_gradient_totals(sums, statistics, (rows, norm.groups))
+                    };
+                    way.normalise(node, (&norm.name, norm.relu), gradient, wanted, totals)?;
+                }
                 Operation::Attend(_) => way.attend(node, gradient, wanted)?,
                 &Operation::Pool(pool) => way.pool(node, pool, gradient)?,
                 &Operation::ShiftChannels { stride, padding, .. } => {
@@ -295,11 +298,13 @@ impl<T: Number> Pass<'_, T> {
         factors.map(|factors| self.launcher.device.clone_htod(&factors)).transpose()
     }
 
-    /// What comes out of a norm.
-    fn apply(&self, node: &Node, tape: &Tape<T>, left: &Normalised, relu: bool) -> Result<CudaSlice<T>> {
-        let residual = node.residual.map(|residual| &tape.values[residual]);
+    /// What comes out of a norm, which leaves something for the way back.
+    fn apply(&self, node: &Node, tape: &mut Tape<T>, left: Normalised, relu: bool) -> Result<CudaSlice<T>> {
+        let (from, residual) = (&tape.values[node.from], node.residual.map(|residual| &tape.values[residual]));
         let added = (residual, left.factors.as_ref());
-        self.launcher.norm_apply(&tape.values[node.from], added, &left.statistics, self.rows(node.to), relu)
+        let to = self.launcher.norm_apply(from, added, &left.statistics, self.rows(node.to), relu)?;
+        tape.norms.insert(node.to, left);
+        Ok(to)
     }
 }
 
@@ -365,33 +370,20 @@ impl<T: Number> WayBack<'_, T> {
         Ok(())
     }
 
+    /// Through a norm, whose gradients `totals` makes of sums.
     fn normalise(
         &mut self,
         node: &Node,
-        norm: &BatchNorm,
+        (name, relu): (&str, bool),
         gradient: Parts<T>,
         wanted: &dyn Fn(&str) -> bool,
+        totals: impl FnOnce(&PartialSums, &NormStatistics, Rows) -> Result<NormTotals>,
     ) -> Result<()> {
         let left = self.left(node)?;
-        let arrived = self.arrive(node, &left, norm.relu, gradient)?;
+        let arrived = self.arrive(node, &left, relu, gradient)?;
         let rows = self.pass.rows(node.to);
-        let totals = self.pass.launcher.norm_gradient_totals(&arrived.sums, &left.statistics, rows)?;
-        let coefficients = self.keep_of_norm(&norm.name, totals, rows, wanted);
-        self.pass_on(node, &left, arrived, &coefficients)
-    }
-
-    fn normalise_groups(
-        &mut self,
-        node: &Node,
-        norm: &GroupNorm,
-        gradient: Parts<T>,
-        wanted: &dyn Fn(&str) -> bool,
-    ) -> Result<()> {
-        let left = self.left(node)?;
-        let arrived = self.arrive(node, &left, norm.relu, gradient)?;
-        let rows = self.pass.rows(node.to);
-        let totals = self.pass.launcher.group_gradient_totals(&arrived.sums, &left.statistics, (rows, norm.groups))?;
-        let coefficients = self.keep_of_norm(&norm.name, totals, rows, wanted);
+        let totals = totals(&arrived.sums, &left.statistics, rows)?;
+        let coefficients = self.keep_of_norm(name, totals, rows, wanted);
         self.pass_on(node, &left, arrived, &coefficients)
     }
 
