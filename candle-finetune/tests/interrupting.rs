@@ -170,6 +170,7 @@ fn whoever_ends_the_process_gets_the_best_so_far_and_a_run_that_can_go_on() {
         let end = |child: &Child| (0..2).for_each(|_| send(signal, child));
         let (code, said) = watched("epoch      1/100000", end, long_epochs(&bench).arg("--batch-size").arg("8"));
         assert_eq!(code, Some(0), "{signal}: {said}");
+        assert_eq!(said.matches("stopping\n").count(), 1, "{signal}: {said}");
         assert!(said.contains("stopped early; this is the best so far"), "{signal}: {said}");
         assert!(said.contains("go on with: finetune train --resume bundle.unfinished"), "{signal}: {said}");
         bench.run(&["predict", "photos/red/000.png", "--model", "bundle"]).succeeded();

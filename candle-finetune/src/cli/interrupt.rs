@@ -11,10 +11,15 @@ pub struct Interrupt(());
 
 static PRESSED: AtomicBool = AtomicBool::new(false);
 static ASKED: AtomicBool = AtomicBool::new(false);
+static TOLD: AtomicBool = AtomicBool::new(false);
 
-/// Whether someone asked for it since anybody listens.
+/// Whether someone asked for it since anybody listens. Who learns of it first says so: a handler of signals must not.
 pub fn asked() -> bool {
-    ASKED.load(Ordering::SeqCst)
+    let asked = ASKED.load(Ordering::SeqCst);
+    if asked && !TOLD.swap(true, Ordering::SeqCst) {
+        say!("stopping");
+    }
+    asked
 }
 
 impl Interrupt {
@@ -39,6 +44,7 @@ impl Interrupt {
 }
 
 fn press() {
+    TOLD.store(true, Ordering::SeqCst);
     ASKED.store(true, Ordering::SeqCst);
     if PRESSED.swap(true, Ordering::SeqCst) {
         screen::leave();
@@ -52,19 +58,25 @@ fn press() {
 /// SIGTERM and SIGHUP. Any number of them asks once: `timeout` sends two.
 #[cfg(unix)]
 mod termination {
+    use std::mem::zeroed;
+    use std::ptr::{null, null_mut};
     use std::sync::atomic::Ordering;
 
-    use libc::{SIG_IGN, SIGHUP, SIGTERM, c_int, sighandler_t, signal};
+    use libc::{SA_RESTART, SIG_IGN, SIGHUP, SIGTERM, c_int, sigaction, sighandler_t};
 
     use super::ASKED;
 
+    /// Listens to both, but where whoever started the program ignores them, as `nohup` does.
     pub fn listen() {
-        let ask = ask as extern "C" fn(c_int) as sighandler_t;
-        for sent in [SIGTERM, SIGHUP] {
-            // SAFETY: `ask` does what a handler of signals may do.
+        for signal in [SIGTERM, SIGHUP] {
+            // SAFETY: an action of zeros masks nothing, and `ask` does what a handler of signals may do.
             unsafe {
-                if signal(sent, ask) == SIG_IGN {
-                    signal(sent, SIG_IGN); // As `nohup` wants it.
+                let mut action: sigaction = zeroed();
+                if sigaction(signal, null(), &mut action) == 0 && action.sa_sigaction != SIG_IGN {
+                    action = zeroed();
+                    action.sa_sigaction = ask as extern "C" fn(c_int) as sighandler_t;
+                    action.sa_flags = SA_RESTART;
+                    sigaction(signal, &action, null_mut());
                 }
             }
         }
