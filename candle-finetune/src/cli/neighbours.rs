@@ -19,6 +19,7 @@ use super::common::{ModelArguments, ReadingArguments, new_file, scan};
 use super::interrupt::Interrupt;
 use super::photos::listed;
 use super::progress::ImagePass;
+use super::stdout;
 use super::train::print_findings;
 
 #[derive(Args)]
@@ -182,14 +183,10 @@ impl Search<'_> {
                 skipped.reason.to_string()
             });
             let written = if self.arguments.json { format!("{}\n", as_json(&path, found)) } else { text(&path, found) };
-            std::io::stdout().write_all(written.as_bytes()).map_err(stdout_error)?;
+            std::io::stdout().write_all(written.as_bytes()).map_err(stdout::error)?;
         }
         Ok(failed)
     }
-}
-
-fn stdout_error(source: std::io::Error) -> candle_finetune::Error {
-    candle_finetune::Error::Io { path: "stdout".into(), source }
 }
 
 /// Writes beside the file and renames, so that a half-written one never has its name.

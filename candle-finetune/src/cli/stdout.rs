@@ -2,6 +2,11 @@
 
 use std::io::{self, StdoutLock, Write};
 
+use candle_finetune::Error;
+
+/// What errors call it.
+pub const NAME: &str = "stdout";
+
 /// Stdout, which nobody else writes to meanwhile.
 pub struct Stdout(StdoutLock<'static>);
 
@@ -21,5 +26,10 @@ impl Write for Stdout {
 }
 
 fn named(source: io::Error) -> io::Error {
-    io::Error::new(source.kind(), format!("stdout: {source}"))
+    io::Error::new(source.kind(), error(source))
+}
+
+/// An error in writing to it, as one of the library.
+pub fn error(source: io::Error) -> Error {
+    Error::Io { path: NAME.into(), source }
 }

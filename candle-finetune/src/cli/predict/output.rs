@@ -12,6 +12,7 @@ use super::Arguments;
 use super::kept::Kept;
 use super::row::{Row, Sheet};
 use super::summary::Counts;
+use crate::cli::stdout;
 
 /// Refuses, before the work, a file that is there and may be neither replaced nor gone on with.
 pub fn check_may_write(arguments: &Arguments) -> anyhow::Result<()> {
@@ -96,7 +97,7 @@ impl Output {
     /// Begins to write to `file`, or to stdout, behind the rows that are kept.
     pub fn begin(sheet: Sheet, file: Option<OutputFile>, kept: Option<&Kept>) -> anyhow::Result<Output> {
         let Some(file) = file else {
-            return Output::with_header(sheet, Box::new(BufWriter::new(io::stdout())), Path::new("stdout"));
+            return Output::with_header(sheet, Box::new(BufWriter::new(io::stdout())), Path::new(stdout::NAME));
         };
         let path = file.path.clone();
         let file = file.behind(kept.map_or(0, |kept| kept.bytes));
