@@ -13,7 +13,6 @@ use candle_core::{Device, Tensor};
 use candle_resnet::config::{DropRates, ModelConfig};
 use candle_resnet::part::Part;
 use candle_resnet::{Model, hub, weights};
-use fs4::FileExt;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -24,6 +23,7 @@ use crate::finetuning::{FineTuned, Phase, Settings, Stage};
 use crate::images::Splits;
 use crate::neighbours::{self, NeighboursError};
 use crate::report;
+use crate::reservation::Reservation;
 use crate::run_file::RunFile;
 pub use crate::run_file::RunRecord;
 use crate::table::write_rows;
@@ -34,14 +34,14 @@ const OPTIONAL: [&str; 2] = [neighbours::FILE, report::PAGE];
 
 /// A bundle that is to be written; nothing of it is visible under its name until [`WrittenDraft::publish`].
 ///
-/// Made before the work begins, so that a place that cannot be written to is found then. While the work goes on nothing that has a name
-/// lies on disk: a run that is killed leaves nothing behind.
+/// Made before the work begins, so that a place that cannot be written to is found then. While the work goes on nothing but files without a
+/// name lies on disk, so that a run that is killed leaves nothing behind; NFS and Windows show them under names of their own until then.
 #[derive(Debug)]
 pub struct Draft {
     target: PathBuf,
     overwrite: bool,
-    /// A file without a name, which takes as much of the disk as the bundle will.
-    reserved: Option<File>,
+    /// Room for the files that will be written.
+    reserved: Reservation,
 }
 
 /// A bundle whose files are all written, in a folder of another name beside its place.
@@ -65,25 +65,33 @@ impl Draft {
         if target.symlink_metadata().is_ok() && !target.is_dir() {
             return Err(io_error(target)(io::ErrorKind::NotADirectory.into()));
         }
-        let draft = Draft { target: target.into(), overwrite, reserved: None };
+        let draft = Draft { target: target.into(), overwrite, reserved: Reservation::default() };
         drop(draft.folder()?); // Only to see whether it can be made.
         Ok(draft)
     }
 
-    /// Keeps room on the disk for what will become of `model` on `splits`, until it is written or the process ends: what is trained for hours
-    /// is not lost to whoever fills the disk meanwhile. Where a file system cannot do that, nothing is kept.
+    /// Keeps room on the disk for what `settings` will make of `model` on `splits`, and for a report where there will be one, until each file is
+    /// written or the process ends: what is trained for hours is not lost to whoever fills the disk meanwhile. Where that cannot be done nothing
+    /// is kept.
     ///
     /// # Errors
-    /// [`Error::NoRoom`] if there is too little of it.
-    pub fn reserve(mut self, model: &Model, splits: &Splits<'_>) -> Result<Draft> {
-        let (folder, bytes) = (self.place(), size(model, splits));
-        let file = tempfile::tempfile_in(folder).map_err(io_error(folder))?;
-        match FileExt::allocate(&file, bytes) {
-            Ok(()) => self.reserved = Some(file),
-            Err(source) if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                return Err(Error::NoRoom { folder: folder.into(), bytes, source });
+    /// [`Error::NoRoom`] if the disk is too full.
+    pub fn reserve(
+        mut self,
+        model: &Model,
+        splits: &Splits<'_>,
+        settings: &Settings,
+        has_report: bool,
+    ) -> Result<Draft> {
+        let mut files = sizes(model, splits, settings);
+        files.extend(has_report.then_some((report::PAGE, REPORT_BYTES)));
+        match Reservation::of(self.place(), &files) {
+            Ok(reserved) => self.reserved = reserved,
+            Err(source) => {
+                let bytes = files.iter().map(|(_, bytes)| bytes).sum();
+                let free = fs4::available_space(self.place()).unwrap_or_default();
+                return Err(Error::NoRoom { target: self.target, bytes, free, source });
             }
-            Err(error) => tracing::debug!("{}: no room can be reserved: {error}", folder.display()),
         }
         Ok(self)
     }
@@ -106,7 +114,7 @@ impl Draft {
     /// Writes every file of the bundle.
     ///
     /// # Errors
-    /// If a file cannot be written; the target is then as it was. [`Error::Unpublished`] if they could all be written to the system's folder for
+    /// If a file cannot be written; the target is then as it was. [`Error::Elsewhere`] if they could all be written to the system's folder for
     /// temporary files.
     pub fn write(
         mut self,
@@ -115,15 +123,15 @@ impl Draft {
         settings: &Settings,
         run: &RunRecord,
     ) -> Result<WrittenDraft> {
-        self.reserved = None; // The room is needed now.
         let contents = Contents { model, tuned, settings, run };
-        match self.folder().and_then(|folder| contents.write(folder, &self.target)) {
+        match self.folder().and_then(|folder| contents.write(folder, &self.target, &mut self.reserved)) {
             Ok(folder) => Ok(WrittenDraft { draft: self, folder }),
             Err(cause) => {
+                self.reserved = Reservation::default(); // It may be the same disk.
                 let elsewhere = folder_in(&std::env::temp_dir());
-                let elsewhere = elsewhere.and_then(|folder| contents.write(folder, &self.target));
+                let elsewhere = elsewhere.and_then(|folder| contents.write(folder, &self.target, &mut self.reserved));
                 Err(match elsewhere {
-                    Ok(folder) => unpublished(cause, folder),
+                    Ok(folder) => Error::Elsewhere { cause: Box::new(cause), kept: from_here(folder.keep()) },
                     Err(_) => cause,
                 })
             }
@@ -141,23 +149,43 @@ fn folder_in(parent: &Path) -> Result<TempDir> {
     builder.tempdir_in(parent).map_err(io_error(parent))
 }
 
-/// A bundle that is kept in `folder`, as it cannot have its name.
-fn unpublished(cause: Error, folder: TempDir) -> Error {
-    Error::Unpublished { cause: Box::new(cause), kept: from_here(folder.keep()) }
-}
+/// Of a report on some hundred epochs and what lies beside it, about.
+const REPORT_BYTES: u64 = 1 << 21;
 
-/// Bytes of a bundle, about.
-fn size(model: &Model, splits: &Splits<'_>) -> u64 {
+/// Names and bytes of a bundle's files, about.
+fn sizes(model: &Model, splits: &Splits<'_>, settings: &Settings) -> Vec<(&'static str, u64)> {
     /// Of a row in a table of images, beside the image's name.
     const ROW: usize = 32;
-    /// Of all files that do not grow with weights or images.
-    const BESIDE: usize = 1 << 16;
+    /// Of a row in the table of epochs.
+    const EPOCH: usize = 100;
+    /// Of what a file of weights says of a tensor.
+    const TENSOR: usize = 128;
+    /// Of what grows with none of these.
+    const BESIDE: usize = 1 << 14;
     let (architecture, images) = (&model.architecture, splits.train);
     let tensors = Part::tensors(architecture, splits.classes.len());
-    let values: usize = tensors.iter().map(|(_, spec)| spec.elements()).sum();
-    let names: usize = (0..images.len()).map(|image| images.name(image).len() + ROW).sum();
-    let index = (2 * architecture.feature_width() * images.len() + names).min(neighbours::MAX_BYTES);
-    (4 * values + index + names + BESIDE) as u64
+    let weights: usize = tensors.iter().map(|(_, spec)| 4 * spec.elements() + TENSOR).sum();
+    let rows: usize = (0..images.len()).map(|image| images.name(image).len() + ROW).sum();
+    let classes: usize = splits.classes.iter().map(|class| class.len() + ROW).sum();
+    let index = (2 * architecture.feature_width() * images.len() + rows).min(neighbours::MAX_BYTES);
+    let sizes = [
+        ("config.json", classes),
+        ("model.safetensors", weights),
+        ("metrics.csv", EPOCH * epochs(settings)),
+        ("splits.csv", rows),
+        ("run.toml", 0),
+        (neighbours::FILE, index + classes),
+    ];
+    sizes.map(|(name, bytes)| (name, (bytes + BESIDE) as u64)).into()
+}
+
+/// Epochs of all phases, unless patience ends them.
+fn epochs(settings: &Settings) -> usize {
+    let head = settings.head.epochs;
+    match &settings.tail {
+        Some(tail) => usize::from(tail.head_first) * head + tail.epochs,
+        None => (1 + usize::from(settings.refit)) * head,
+    }
 }
 
 /// What a bundle says.
@@ -169,10 +197,11 @@ struct Contents<'a> {
 }
 
 impl Contents<'_> {
-    /// Writes every file to `folder`; errors name those of `target`.
-    fn write(&self, folder: TempDir, target: &Path) -> Result<TempDir> {
+    /// Writes every file to `folder`, in the room that is `reserved` for it; errors name those of `target`.
+    fn write(&self, folder: TempDir, target: &Path, reserved: &mut Reservation) -> Result<TempDir> {
         let &Contents { model, tuned, settings, run } = self;
-        let write = |name, content: &dyn Fn(&Path) -> Result<()>| {
+        let mut write = |name, content: &dyn Fn(&Path) -> Result<()>| {
+            reserved.give_back(name);
             write_file(&folder.path().join(name), &target.join(name), content)
         };
         write("config.json", &|path| {
@@ -207,7 +236,7 @@ impl WrittenDraft {
         let WrittenDraft { draft: Draft { target, overwrite, .. }, folder } = self;
         match give_name(folder.path(), &target, overwrite) {
             Ok(()) => Ok(target), // What is left of the folder goes.
-            Err(cause) => Err(unpublished(cause, folder)),
+            Err(cause) => Err(Error::Unpublished { cause: Box::new(cause), kept: from_here(folder.keep()) }),
         }
     }
 }

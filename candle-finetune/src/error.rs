@@ -87,18 +87,33 @@ pub enum Error {
     #[error("{0}: exists already")]
     Exists(PathBuf),
     /// The disk is too full for a bundle.
-    #[error("{}: the bundle takes about {}: {source}", folder.display(), DecimalBytes(*bytes))]
+    #[error(
+        "{}: the bundle takes about {}, and {} are free: {source}",
+        target.display(),
+        DecimalBytes(*bytes),
+        DecimalBytes(*free)
+    )]
     NoRoom {
-        /// The folder that it would be written in.
-        folder: PathBuf,
+        /// The bundle.
+        target: PathBuf,
         /// What it takes, about.
         bytes: u64,
+        /// What its disk has.
+        free: u64,
         /// What the system said.
         source: std::io::Error,
     },
-    /// A bundle that was written and cannot have its name.
+    /// A bundle that was written beside its place and cannot have its name.
     #[error("{cause}; what this run made is in {kept}")]
     Unpublished {
+        /// What is in the way.
+        cause: Box<Error>,
+        /// Where the bundle is.
+        kept: PathBuf,
+    },
+    /// A bundle that cannot be written beside its place, as on a full disk, and lies in the system's folder for temporary files.
+    #[error("{cause}; what this run made is in {kept}")]
+    Elsewhere {
         /// What is in the way.
         cause: Box<Error>,
         /// Where the bundle is.
@@ -166,6 +181,10 @@ impl Error {
             Error::Unpublished { .. } => {
                 Some("give that folder another name or place, and it is a bundle as any other".into())
             }
+            Error::Elsewhere { .. } => Some(
+                "move that folder to where it is to stay: it is a bundle as any other, and temporary files do not last"
+                    .into(),
+            ),
             Error::PatienceWithoutValidation => {
                 Some("hold a part of the training images out, or leave patience away".into())
             }

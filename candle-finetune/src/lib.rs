@@ -60,6 +60,7 @@ mod pairs;
 mod random;
 mod reading;
 pub mod report;
+mod reservation;
 pub mod run_file;
 mod staging;
 mod table;

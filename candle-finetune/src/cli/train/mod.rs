@@ -15,7 +15,7 @@ mod views;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use candle_finetune::Error;
 use candle_finetune::bundle::{Draft, RunRecord, WrittenDraft};
 use candle_finetune::dataset::Dataset;
@@ -108,7 +108,8 @@ impl Arguments {
         let copies = self.check_copies(&dataset, log)?;
         let model = self.run.load(&mut asked, log)?;
         let splits = Splits::of(&dataset);
-        let draft = draft.reserve(&model, &splits)?;
+        let draft = draft.reserve(&model, &splits, &asked.settings, !self.no_report);
+        let draft = draft.map_err(|error| self.where_to_go_on(error))?;
         let interrupt = Interrupt::listen()?;
         let options = asked.options(&model, &device);
         let machine = Machine { device: &device, options: &options, maps: None, checkpoints: None };
@@ -138,7 +139,7 @@ impl Arguments {
         let bundle = match written {
             Ok(bundle) => bundle,
             Err(error) => {
-                // Nothing is to be made once more where the bundle lies whole in another place.
+                // Nothing is to be made once more where the bundle lies whole beside its place.
                 let goes_on = !matches!(error, Error::Unpublished { .. }) || delivered.tuned.trained.interrupted;
                 let folder = unfinished.and_then(|unfinished| unfinished.close(goes_on));
                 folder.iter().for_each(|folder| log.unfinished(folder));
@@ -158,6 +159,16 @@ impl Arguments {
         let tuned = delivered.tuned;
         let unfinished = unfinished.and_then(|unfinished| unfinished.close(tuned.trained.interrupted));
         Ok(Trained { tuned, bundle, report, unfinished })
+    }
+
+    /// An error with the way out of a run that goes on, whose bundle comes to lie beside its folder.
+    fn where_to_go_on(&self, error: Error) -> anyhow::Error {
+        match (&self.resume, &error) {
+            (Some(folder), Error::NoRoom { .. }) => {
+                anyhow!("{error}\nhint: make room, or move the folder {} to another disk", folder.display())
+            }
+            _ => error.into(),
+        }
     }
 
     /// Ends the work on a run that `error` ended; gives the folder from which it can go on.
