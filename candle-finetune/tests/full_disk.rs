@@ -157,6 +157,14 @@ fn maps_that_the_disk_has_no_room_for_are_told_of_and_computed_in_each_epoch() {
     ]);
 }
 
+#[test]
+fn maps_to_validate_with_have_the_room_that_those_to_train_on_leave() {
+    let bench = Bench::new();
+    ["train", "val"].iter().for_each(|split| bench.two_colours(&format!("photos/{split}"), 8));
+    let Some(command) = with_disk(&bench, (3 * map_bytes(16) / 2) >> 10, &OPTIONS) else { return };
+    assert_eq!(maps_to_compute(&common::run(command).succeeded()), 16);
+}
+
 /// A tail whose maps are kept on the disk.
 const OPTIONS: [&str; 8] =
     ["--train-from", "layer3", "--epochs", "1", "--map-cache", "disk/maps", "--log-format", "json"];

@@ -57,13 +57,21 @@ impl<'a> Origin<'a> {
         Ok(Origin { model, precision: options.precision, first, boundary, key })
     }
 
-    /// How many maps of `sights` are still to be computed before they are on disk; nothing where they cannot be kept.
-    pub(super) fn missing(&self, store: &MapStore, computed: &ComputedMaps<'_>, sights: &[Sight]) -> Option<usize> {
-        let shape = map_shape(self.model, self.precision, self.first, sights.len());
+    /// How many maps of `sights` are still to be computed before they are on disk, beside those of as many images as are `kept`; nothing
+    /// where they cannot be kept.
+    pub(super) fn missing(
+        &self,
+        store: &MapStore,
+        kept: usize,
+        computed: &ComputedMaps<'_>,
+        sights: &[Sight],
+    ) -> Option<usize> {
+        let shape = |maps| map_shape(self.model, self.precision, self.first, maps);
+        let (beside, shape) = (shape(kept).bytes(), shape(sights.len()));
         if store.holds(shape, || key_of(computed, self.key.clone(), sights)) {
             return Some(0);
         }
-        store.has_room(shape).then_some(sights.len())
+        store.has_room(shape, beside).then_some(sights.len())
     }
 
     /// The maps of `sights` from disk, computed before where they are not there; maps that are computed anew in each epoch where they

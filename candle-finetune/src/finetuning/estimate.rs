@@ -141,14 +141,16 @@ impl Trial {
     pub(super) fn estimate(&self, course: &Course, val: usize, kept: Kept, memory: u64) -> Estimate {
         let Trial { map, step, forward, features, .. } = self;
         let (images, val) = (course.images_seen() as f64, val as f64);
-        let of_maps = kept.train && course.views.is_none(); // Features are made of maps of the same images.
-        let features = if of_maps { (features - map).max(0.0) } else { self.with_reading(*features) };
-        let heads = if course.settings.head_first { (images + val) * features } else { 0.0 };
+        let [train_of_maps, val_of_maps] = [kept.train, kept.val].map(|kept| kept && course.views.is_none());
+        // Features are made of maps of the same images.
+        let features = |of_maps| if of_maps { (features - map).max(0.0) } else { self.with_reading(*features) };
+        let heads = images * features(train_of_maps) + val * features(val_of_maps);
         let unless = |kept: bool, behind: f64| if kept { behind } else { self.with_reading(map + behind) };
         Estimate {
-            before: kept.missing as f64 * self.with_reading(*map) + heads,
+            before: kept.missing as f64 * self.with_reading(*map)
+                + if course.settings.head_first { heads } else { 0.0 },
             epoch: images * unless(kept.train, *step) + val * unless(kept.val, *forward),
-            after: images * unless(of_maps, *forward),
+            after: images * unless(train_of_maps, *forward),
             epochs: course.settings.epochs,
             maps: kept.missing,
             memory,
@@ -231,6 +233,8 @@ mod tests {
         let of_maps = |before| [before, 8.0 * 100.0 + 2.0 * 30.0, 8.0 * 30.0];
         assert_eq!(estimate(None, [true; 2], 10), of_maps(10.0 * 41.0));
         assert_eq!(estimate(None, [true; 2], 0), of_maps(10.0 * 30.0));
+        let train_alone = [8.0 * 11.0 + 8.0 * 30.0 + 2.0 * 41.0, 8.0 * 100.0 + 2.0 * 41.0, 8.0 * 30.0];
+        assert_eq!(estimate(None, [true, false], 8), train_alone);
         let of_views = |before| [before, 8.0 * 100.0 + 2.0 * 30.0, 8.0 * 41.0];
         assert_eq!(estimate(views, [true; 2], 26), of_views(10.0 * 41.0 + 26.0 * 11.0));
         assert_eq!(estimate(views, [true; 2], 2), of_views(10.0 * 41.0 + 2.0 * 11.0));

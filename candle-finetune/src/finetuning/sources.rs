@@ -123,10 +123,11 @@ impl<'a> Unfreezing<'a> {
     /// If the weights cannot be read.
     pub(super) fn kept(&self, (first, below): (Part, Option<&Below>), start: &Start, course: &Course) -> Result<Kept> {
         let Some((store, origin)) = self.place(first, below)? else { return Ok(Kept::default()) };
-        let missing = |images, sights: Vec<Sight>| origin.missing(store, &self.maps(images, below), &sights);
+        let missing = |images, sights: &[Sight], kept| origin.missing(store, kept, &self.maps(images, below), sights);
         let (of_train, of_val) = self.sights(start, course);
-        let train = of_train.and_then(|sights| missing(self.splits.train, sights));
-        let val = of_val.map_or(train.map(|_| 0), |(images, sights)| missing(images, sights));
+        let train = of_train.as_deref().and_then(|sights| missing(self.splits.train, sights, 0));
+        let kept = train.and(of_train.as_deref()).map_or(0, <[Sight]>::len);
+        let val = of_val.map_or(train.map(|_| 0), |(images, sights)| missing(images, &sights, kept));
         Ok(Kept { train: train.is_some(), val: val.is_some(), missing: train.unwrap_or(0) + val.unwrap_or(0) })
     }
 

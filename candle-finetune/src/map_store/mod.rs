@@ -69,9 +69,11 @@ impl MapStore {
         files.iter().any(|file| file.bytes == length) && self.path(&key()).is_file()
     }
 
-    /// Whether there is room for such maps, if others go.
-    pub fn has_room(&self, shape: MapShape) -> bool {
-        self.room(shape.bytes()).is_ok()
+    /// Whether there is room for such maps beside so many `bytes` of others that stay, if all else in the store goes. Makes the store's folder;
+    /// where that or the disk cannot be looked at, there is none.
+    pub fn has_room(&self, shape: MapShape, bytes: u64) -> bool {
+        let all = shape.bytes().saturating_add(bytes);
+        self.room(shape.bytes()).is_ok_and(|room| all <= room.held + room.free)
     }
 
     /// Makes room for maps and begins to write them.

@@ -74,14 +74,15 @@ fn what_does_not_fit_is_refused_before_anything_goes() {
     let folder = tempfile::tempdir().unwrap();
     let store = MapStore::new(folder.path(), 1000);
     write(&store, "a", 4);
-    assert!(store.has_room(shape(4)) && !store.has_room(shape(1 << 20)));
+    assert!(store.has_room(shape(4), 0) && !store.has_room(shape(1 << 20), 0));
     let error = store.create(&key("b"), shape(1 << 20)).unwrap_err();
     assert_eq!(error.to_string(), "the maps take 25.17 MB and may take 1.00 kB");
     assert!(store.find(&key("a")).is_some());
     let vast = MapStore::new(folder.path(), u64::MAX);
     let error = vast.create(&key("b"), shape(1 << 50)).unwrap_err();
     assert!(matches!(error, MapStoreError::Space { .. }), "{error}");
-    assert!(!vast.has_room(shape(1 << 50)));
+    assert!(!vast.has_room(shape(1 << 50), 0));
+    assert!(vast.has_room(shape(4), 1) && !vast.has_room(shape(4), 1 << 60), "others stay");
     assert!(store.find(&key("a")).is_some());
 }
 
