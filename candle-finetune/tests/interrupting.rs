@@ -5,6 +5,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use common::Bench;
@@ -39,6 +40,17 @@ fn watched(sign: &str, work: impl Fn(&Child), command: &mut Command) -> (Option<
     assert!(sent, "never said `{sign}`: {said}");
     assert!(!said.contains("panicked"), "{said}");
     (status.code(), said)
+}
+
+/// Heeds SIGHUP, though the tests themselves may run under `nohup`.
+fn heeding(command: &mut Command) -> &mut Command {
+    let heed = || {
+        // SAFETY: between fork and exec, where this may be called.
+        unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
+        Ok(())
+    };
+    // SAFETY: it calls nothing but that.
+    unsafe { command.pre_exec(heed) }
 }
 
 fn interrupt(child: &Child) {
@@ -168,7 +180,8 @@ fn whoever_ends_the_process_gets_the_best_so_far_and_a_run_that_can_go_on() {
         let bench = Bench::with_photos();
         // Behind the head, from which nothing goes on; `timeout` sends it twice.
         let end = |child: &Child| (0..2).for_each(|_| send(signal, child));
-        let (code, said) = watched("epoch      1/100000", end, long_epochs(&bench).arg("--batch-size").arg("8"));
+        let mut command = long_epochs(&bench);
+        let (code, said) = watched("epoch      1/100000", end, heeding(command.arg("--batch-size").arg("8")));
         assert_eq!(code, Some(0), "{signal}: {said}");
         assert_eq!(said.matches("stopping\n").count(), 1, "{signal}: {said}");
         assert!(said.contains("stopped early; this is the best so far"), "{signal}: {said}");
