@@ -16,6 +16,9 @@ two operations for each multiply-add, six where trained, of --peak TFLOP/s.
 --photos is a folder with one folder for each class; without it, 4,096 JPEG files of 500×375 pixels are drawn. Epochs are timed from the
 second on: a tenth of the photos is held out and measured after each. For `head` the figure is the whole run: --epochs epochs, in which this
 program sends every photo through the frozen network once, and PyTorch in every epoch. With --alone PyTorch is neither measured nor needed.
+
+Where there is no GPU, --emulated MICROSECONDS shows what the program takes on the host: scripts/with_cuda.sh --cudnn
+scripts/emulated_gpu/build.sh makes a device that computes nothing, and is as good as busy for so long with each thing that it is asked for.
 """
 import argparse
 import json
@@ -34,9 +37,19 @@ PHOTOS, CLASSES, HELD_OUT = 4096, 4, 0.1
 CASES = {"frozen": "resnet18:256,resnet50:256", "train": "resnet18:128,resnet50:128", "files": "resnet50:128", "head": "resnet18:128"}
 
 
+def environment(arguments):
+    """That a process of ours runs in."""
+    if arguments.emulated is None:
+        return os.environ
+    target = ROOT / "target"
+    libraries = f"{target / 'emulated-gpu'}:{target / 'cuda-toolkit/nvidia/cu13/lib'}"
+    emulated = {"EMULATED_GPU_ORDER": "never", "EMULATED_GPU_MICROSECONDS": str(arguments.emulated)}
+    return {**os.environ, "LD_LIBRARY_PATH": libraries, **emulated}
+
+
 def finetune(arguments, *words):
     command = [str(word) for word in (arguments.program, *words, "--device", "cuda", "--precision", arguments.precision)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(arguments))
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
     return done
@@ -125,7 +138,8 @@ def bench_on_device(arguments):
         mine, *theirs = (statistics.median(column) for column in zip(*rounds))
         rate = batch / mine * 1000
         share = operations * GIGA_MULTIPLY_ADDS[model] * rate / (arguments.peak * 1e12) if model in GIGA_MULTIPLY_ADDS else 0.0
-        print(f"{model}, batch {batch}: finetune {mine:.2f} ms, {rate:.0f} images/s, {share:.1%} of the peak", flush=True)
+        of_peak = f", {share:.1%} of the peak" if arguments.emulated is None else ""
+        print(f"{model}, batch {batch}: finetune {mine:.2f} ms, {rate:.0f} images/s{of_peak}", flush=True)
         for name, milliseconds in zip(("PyTorch", "through torch.compile"), theirs):
             print(f"    {name} {milliseconds:.2f} ms: {milliseconds / mine:.2f} times as fast as that", flush=True)
 
@@ -231,6 +245,12 @@ def our_training(arguments, model, batch, head_only, epochs):
     return [event["seconds"] for event in events if event["event"] == "epoch"], whole
 
 
+def our_epoch(arguments, model, batch):
+    """Seconds."""
+    seconds, _ = our_training(arguments, model, batch, False, arguments.epochs)
+    return statistics.median(seconds[1:])
+
+
 def dtype_of(arguments):
     import torch
 
@@ -247,13 +267,12 @@ def bench_loading(arguments):
 
 
 def bench_files(arguments):
-    alone = our_loading(arguments)
-    print(f"loading alone: {alone:.0f} images/s", flush=True)
     photos = count(arguments.photos)
     for model, batch in arguments.cases:
-        runs = [our_training(arguments, model, batch, False, arguments.epochs)[0] for _ in range(arguments.rounds)]
-        mine = photos / statistics.median(second for epochs in runs for second in epochs[1:])
-        print(f"{model}, all of it, batch {batch}: finetune {mine:.0f} images/s, {mine / alone:.2f} of loading alone", flush=True)
+        rounds = [(our_loading(arguments), photos / our_epoch(arguments, model, batch)) for _ in range(arguments.rounds)]
+        alone, mine = (statistics.median(column) for column in zip(*rounds))
+        share = statistics.median(training / loading for loading, training in rounds)
+        print(f"{model}, all of it, batch {batch}: finetune {mine:.0f} images/s; loading alone {alone:.0f}, {share:.2f} of it", flush=True)
         if not arguments.alone:
             files = Files(arguments.photos, batch)
             runs = [files.training(model, False, arguments.epochs, dtype_of(arguments)) for _ in range(arguments.rounds)]
@@ -277,6 +296,8 @@ def count(folder):
 
 
 def versions(arguments):
+    if arguments.emulated is not None:
+        return f"no GPU: one that computes nothing, {arguments.emulated} µs for each thing that it is asked for"
     asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     found = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
     if arguments.alone:
@@ -295,10 +316,13 @@ def main():
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--precision", choices=["bf16", "f16"], default="bf16")
     parser.add_argument("--alone", action="store_true", help="leave PyTorch out")
+    parser.add_argument("--emulated", type=int, metavar="MICROSECONDS", help="no GPU, nothing is computed; with --alone")
     parser.add_argument("--eager", action="store_true", help="leave torch.compile out, which takes a minute")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peak", type=float, default=989.0, help="TFLOP/s in dense bf16; an H100's and H200's if left out")
     arguments = parser.parse_args()
+    if arguments.emulated is not None and not arguments.alone:
+        parser.error("--emulated goes with --alone: PyTorch has no device there")
     cases = (arguments.cases or CASES.get(arguments.what, "")).split(",")
     arguments.cases = [(model, int(batch)) for model, batch in (case.split(":") for case in cases if case)]
 

@@ -24,12 +24,12 @@ kernels() {
     local name=$1 file=$2 text=$out/kernels/$1.cpp names
     # Dynamic shared memory is declared without a size, which no other storage can be.
     sed -E 's/extern __shared__ ([a-z_]+) ([a-z_]+)\[\];/\1 *\2 = static_cast<\1 *>(emulated::dynamic_shared());/' "$file" > "$text"
-    local compile=(g++ "${flags[@]}" -w -include kernel.h -I "$(dirname "$file")")
-    # What kernel.h makes of `__global__`, and the name behind it.
+    local compile=(g++ "${flags[@]}" -w -include before_kernels.h -I "$(dirname "$file")")
+    # What before_kernels.h makes of `__global__`, and the name behind it.
     names=$("${compile[@]}" -E -P "$text" | grep -oP '__attribute__\(\(used, noinline\)\)\s+void\s+\K\w+(?=\s*\()' | sort -u)
     {
         echo "#define KERNELS $(sed 's/.*/KERNEL(&)/' <<< "$names" | tr '\n' ' ')"
-        echo '#include "kernels.h"'
+        echo '#include "behind_kernels.h"'
     } >> "$text"
     "${compile[@]}" -shared -o "$out/kernels/$name.so" "$text" -L "$out" -l:libcuda.so.1
 }
@@ -41,7 +41,7 @@ print(next(pathlib.Path(package["manifest_path"]).parent for package in packages
 
 rm -rf "$out"
 mkdir -p "$out/kernels"
-library cuda 1 "$sources"/{driver,threads}.cpp
+library cuda 1 "$sources"/{device,memory,modules,streams,threads}.cpp
 library cudnn 9 "$sources/cudnn.cpp" -L "$out" -l:libcuda.so.1
 library cublas 13 "$sources/cublas.cpp" -L "$out" -l:libcuda.so.1
 library curand 10 "$sources/curand.cpp" -L "$out" -l:libcuda.so.1

@@ -5,7 +5,7 @@
 #include <cublas_v2.h>
 
 #include "numbers.h"
-#include "queue.h"
+#include "streams.h"
 
 using emulated::Kind;
 

@@ -8,7 +8,7 @@
 #include <cudnn.h>
 
 #include "numbers.h"
-#include "queue.h"
+#include "streams.h"
 
 using emulated::Kind;
 template <typename Sum> using Values = std::vector<Sum>;

@@ -4,7 +4,7 @@
 
 #include <curand.h>
 
-#include "queue.h"
+#include "streams.h"
 
 struct curandGenerator_st {
     CUstream stream = nullptr;
@@ -35,7 +35,7 @@ curandStatus_t curandCreateGenerator(curandGenerator_t *generator, curandRngType
     return CURAND_STATUS_SUCCESS;
 }
 curandStatus_t curandDestroyGenerator(curandGenerator_t generator) {
-    emulated::enqueue(generator->stream, [=] { delete generator; });
+    emulated::enqueue_always(generator->stream, [=] { delete generator; });
     return CURAND_STATUS_SUCCESS;
 }
 curandStatus_t curandSetStream(curandGenerator_t generator, cudaStream_t stream) {
@@ -43,7 +43,7 @@ curandStatus_t curandSetStream(curandGenerator_t generator, cudaStream_t stream)
     return CURAND_STATUS_SUCCESS;
 }
 curandStatus_t curandSetPseudoRandomGeneratorSeed(curandGenerator_t generator, unsigned long long seed) {
-    emulated::enqueue(generator->stream, [=] { generator->random.seed(seed); });
+    emulated::enqueue_always(generator->stream, [=] { generator->random.seed(seed); });
     return CURAND_STATUS_SUCCESS;
 }
 curandStatus_t curandGenerateUniform(curandGenerator_t generator, float *to, size_t count) {

@@ -1,7 +1,7 @@
 // Runs the blocks of a launch: several at a time, each on a thread of the system, its own threads as fibres of that one.
 //
 // Threads of a block run one after the other as far as each gets before it has to wait for others: those that never wait need no
-// switch. Late order (queue.h) takes blocks and threads from the last to the first.
+// switch. Late order (streams.h) takes blocks and threads from the last to the first.
 
 #include "threads.h"
 
