@@ -22,7 +22,12 @@ fn find_models() {
 #[cfg(feature = "cudnn")]
 fn compile_kernels() {
     let compiled = cudaforge::KernelBuilder::new()
-        .source_files(["src/backprop/cuda/maps.cu", "src/backprop/cuda/norms.cu", "src/cudnn/unfold.cu"])
+        .source_files([
+            "src/backprop/cuda/maps.cu",
+            "src/backprop/cuda/norms.cu",
+            "src/backprop/cuda/weights.cu",
+            "src/cudnn/unfold.cu",
+        ])
         .watch(["src/cudnn/packs.cuh"]) // which they include
         .arg("-std=c++17")
         .arg("-O3")

@@ -47,6 +47,7 @@ library cublas 13 "$sources/cublas.cpp" -L "$out" -l:libcuda.so.1
 library curand 10 "$sources/curand.cpp" -L "$out" -l:libcuda.so.1
 kernels maps candle-resnet/src/backprop/cuda/maps.cu
 kernels norms candle-resnet/src/backprop/cuda/norms.cu
+kernels weights candle-resnet/src/backprop/cuda/weights.cu
 kernels unfold candle-resnet/src/cudnn/unfold.cu
 kernels elementwise candle-finetune/src/train/elementwise/kernels.cu
 for file in affine binary cast conv fill indexing reduce sort ternary unary; do

@@ -125,7 +125,9 @@ impl Trial {
         let map = clock.lap();
         trainer.step(&x, &vec![0; x.dim(0)?], 1e-6)?;
         let step = clock.lap();
-        trainer.logits(&trainer.snapshot()?, &x)?;
+        let tail = trainer.snapshot()?;
+        halved_where_memory_is_short(&x, &mut |maps| trainer.logits(&tail, maps))?;
+        drop(tail);
         let forward = clock.lap();
         if let Some(trunk) = features {
             halved_where_memory_is_short(&images, &mut |images| trunk.features(images))?;

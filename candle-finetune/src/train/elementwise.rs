@@ -1,10 +1,10 @@
 //! A formula applied to every number of a variable: in one pass in place where that is possible, else by tensor operations.
 //!
 //! On the CPU in f32 it is one pass over the variable, another tensor and what is remembered, shared out between threads, on
-//! which no result depends; in f32 both ways round alike. On NVIDIA GPUs in f32 it is one pass of a kernel. Knows no formula.
+//! which no result depends; in f32 both ways round alike. On NVIDIA GPUs in f32 it is one pass of a kernel over all variables. Knows no formula.
 
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(super) mod cuda;
 mod number;
 
 use std::cell::RefCell;
@@ -14,7 +14,7 @@ use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, Var, ba
 use rayon::prelude::*;
 
 #[cfg(feature = "cuda")]
-pub(super) use self::cuda::{Kernel, unscale as unscale_on_cuda};
+pub(super) use self::cuda::Kernel;
 pub(super) use self::number::Number;
 
 /// Numbers that a thread takes at a time: enough that sharing costs nothing beside them.
@@ -67,13 +67,11 @@ impl<const N: usize> Memory<N> {
     }
 
     /// Moves every number of `var` by `rule`, given that of `other`, of the same shape.
-    pub(super) fn step(&mut self, var: &Var, other: &Tensor, rule: impl Rule<N>) -> Result<()> {
+    fn step(&mut self, var: &Var, other: &Tensor, rule: impl Rule<N>) -> Result<()> {
         match self {
             Memory::Numbers(memory) => {
                 var.inplace_op2(&other.contiguous()?, &OnePass { memory: RefCell::new(memory), rule })
             }
-            #[cfg(feature = "cuda")]
-            Memory::Tensors(memory) if cuda::in_one_pass(var) => cuda::step(var, other, memory, &rule.kernel()),
             Memory::Tensors(memory) => {
                 let (value, next) = rule.next(&var.as_detached_tensor(), other, memory.each_ref())?;
                 *memory = next;
@@ -81,6 +79,21 @@ impl<const N: usize> Memory<N> {
             }
         }
     }
+}
+
+/// A variable that a rule moves, given another tensor of its shape.
+pub(super) struct Move<'a, R, const N: usize> {
+    pub(super) var: &'a Var,
+    pub(super) other: &'a Tensor,
+    pub(super) memory: &'a mut Memory<N>,
+    pub(super) rule: R,
+}
+
+/// Moves every number of the variables.
+pub(super) fn step<R: Rule<N>, const N: usize>(moves: Vec<Move<'_, R, N>>) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    let moves = cuda::step(moves)?;
+    moves.into_iter().try_for_each(|Move { var, other, memory, rule }| memory.step(var, other, rule))
 }
 
 /// Of each of `N` parts its own.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cuda")]
 use super::elementwise::Kernel;
-use super::elementwise::{Memory, Number, Rule};
+use super::elementwise::{self, Memory, Move, Number, Rule};
 use super::error::Result;
 use super::settings::check;
 use super::state::{check_known, named};
@@ -77,10 +77,12 @@ impl Ema {
     /// If a tensor is missing or of another shape than at first.
     pub fn update(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
         let weight = 1.0 - self.settings.decay_after(self.updates);
-        for (name, average) in &self.averages {
-            let tensor = named(tensors, name, average.dims())?.detach();
-            Memory::zeros(average)?.step(average, &tensor, Interpolation { weight })?;
-        }
+        let now = |(name, average): (&String, &Var)| Ok(named(tensors, name, average.dims())?.detach());
+        let others = self.averages.iter().map(now).collect::<Result<Vec<Tensor>>>()?;
+        let memories = self.averages.values().map(Memory::zeros).collect::<candle_core::Result<Vec<_>>>();
+        let (mut memories, rule) = (memories?, Interpolation { weight });
+        let moves = self.averages.values().zip(&others).zip(&mut memories);
+        elementwise::step(moves.map(|((var, other), memory)| Move { var, other, memory, rule }).collect())?;
         self.updates = self.updates.saturating_add(1);
         Ok(())
     }

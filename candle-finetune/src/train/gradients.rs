@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaDevice;
 use candle_core::{CpuStorage, DType, Storage, Tensor, backprop::GradStore};
 use candle_nn::VarMap;
 use rayon::prelude::*;
 
 #[cfg(feature = "cuda")]
-use super::elementwise::unscale_on_cuda;
+use super::elementwise::cuda;
 use super::error::{Result, TrainError};
 use super::state::check_shape;
 
@@ -92,8 +94,8 @@ impl Gradients {
     /// Only those of the tensor operations.
     pub(super) fn unscale(&mut self, scale: f64) -> Result<bool> {
         #[cfg(feature = "cuda")]
-        if let Some(device) = self.0.values().next().map(Tensor::device).filter(|device| device.is_cuda()) {
-            return Ok(unscale_on_cuda(self.0.values(), scale, &device.clone())?);
+        if let Some((device, tensors)) = self.on_cuda() {
+            return Ok(cuda::unscale(device, &tensors, scale)?);
         }
         self.scale(1.0 / scale)?;
         match self.norm() {
@@ -102,20 +104,35 @@ impl Gradients {
         }
     }
 
-    /// The Euclidean norm of all of them as one vector; on the CPU summed in f64.
+    /// The Euclidean norm of all of them as one vector; on the CPU, and in f32 on NVIDIA GPUs, summed in f64.
     ///
     /// # Errors
     /// [`TrainError::NonFiniteGradient`] if it is infinite or not a number.
     pub fn norm(&self) -> Result<f64> {
         let mut sum = 0.0;
-        for (name, gradient) in &self.0 {
-            let squares = sum_of_squares(gradient)?;
+        for (name, squares) in self.0.keys().zip(self.sums_of_squares()?) {
             if !squares.is_finite() {
                 return Err(TrainError::NonFiniteGradient { name: name.clone() });
             }
             sum += squares;
         }
         Ok(sum.sqrt())
+    }
+
+    /// Of each one's numbers.
+    fn sums_of_squares(&self) -> candle_core::Result<Vec<f64>> {
+        #[cfg(feature = "cuda")]
+        if let Some((device, tensors)) = self.on_cuda() {
+            return cuda::sums_of_squares(device, &tensors);
+        }
+        self.0.values().map(sum_of_squares).collect()
+    }
+
+    /// Where kernels take all of them at once: them, and the device.
+    #[cfg(feature = "cuda")]
+    fn on_cuda(&self) -> Option<(&CudaDevice, Vec<&Tensor>)> {
+        let tensors: Vec<&Tensor> = self.0.values().collect();
+        Some((cuda::device(&tensors)?, tensors))
     }
 
     /// Scales all of them down together if their norm is above `max_norm`, as `torch.nn.utils.clip_grad_norm_` does; gives the
@@ -166,90 +183,4 @@ impl FromIterator<(String, Tensor)> for Gradients {
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::Device;
-    use candle_nn::Init;
-    use rayon::ThreadPoolBuilder;
-
-    use super::*;
-
-    fn gradients<const N: usize>(named: [(&str, &[f32]); N]) -> Gradients {
-        let tensor = |values| Tensor::new(values, &Device::Cpu).unwrap();
-        named.into_iter().map(|(name, values)| (name.into(), tensor(values))).collect()
-    }
-
-    fn values(gradients: &Gradients) -> Vec<(&str, Vec<f32>)> {
-        gradients.iter().map(|(name, gradient)| (name, gradient.to_vec1().unwrap())).collect()
-    }
-
-    #[test]
-    fn gradients_of_a_map_have_its_names_and_leave_out_what_the_loss_does_not_see() {
-        let map = VarMap::new();
-        let variable = |name| map.get(1, name, Init::Const(3.0), DType::F32, &Device::Cpu).unwrap();
-        let [a, b, _] = ["a", "b", "unseen"].map(variable);
-        let loss = (a.sqr().unwrap() + (b * 5.0).unwrap()).unwrap();
-        let gradients = Gradients::of(&loss.backward().unwrap(), &map);
-        assert_eq!(values(&gradients), [("a", vec![6.0]), ("b", vec![5.0])]);
-    }
-
-    #[test]
-    fn parts_of_a_batch_add_up() {
-        let mut sum = gradients([("a", &[1.0, 2.0]), ("b", &[3.0])]);
-        sum.add(&gradients([("a", &[10.0, 20.0]), ("c", &[4.0])])).unwrap();
-        sum.scale(0.5).unwrap();
-        assert_eq!(values(&sum), [("a", vec![5.5, 11.0]), ("b", vec![1.5]), ("c", vec![2.0])]);
-        let error = sum.add(&gradients([("a", &[1.0])])).unwrap_err();
-        assert_eq!(error.to_string(), "tensor `a` has shape [1], expected [2]");
-    }
-
-    #[test]
-    fn a_norm_below_the_highest_changes_nothing() {
-        let mut clipped = gradients([("a", &[3.0]), ("b", &[4.0])]);
-        assert_eq!(clipped.clip_norm(5.1).unwrap(), 5.0);
-        assert_eq!(values(&clipped), [("a", vec![3.0]), ("b", vec![4.0])]);
-    }
-
-    #[test]
-    fn a_gradient_that_is_not_finite_is_named_and_nothing_is_scaled() {
-        for broken in [f32::NAN, f32::INFINITY] {
-            let mut clipped = gradients([("a", &[3.0]), ("b", &[4.0, broken])]);
-            let error = clipped.clip_norm(1.0).unwrap_err();
-            assert_eq!(error.to_string(), "the gradient of `b` is not finite");
-            assert_eq!(values(&clipped)[0], ("a", vec![3.0]));
-        }
-    }
-
-    #[test]
-    fn unscaled_gradients_are_divided_and_told_where_they_are_not_finite() {
-        let mut scaled = gradients([("a", &[3.0, -8.0]), ("b", &[4.0])]);
-        assert!(scaled.unscale(4.0).unwrap());
-        assert_eq!(values(&scaled), [("a", vec![0.75, -2.0]), ("b", vec![1.0])]);
-        for broken in [f32::NAN, f32::INFINITY] {
-            assert!(!gradients([("a", &[3.0]), ("b", &[4.0, broken])]).unscale(4.0).unwrap());
-        }
-    }
-
-    #[test]
-    fn norms_are_summed_in_f64_with_any_number_of_threads() {
-        // In f32 the square of 1e30 is infinite.
-        assert_eq!(gradients([("a", &[1e30, 0.0])]).norm().unwrap(), f64::from(1e30f32));
-        let values: Vec<f32> = (1..100_000).map(|index| 1.0 / index as f32).collect();
-        let exact = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
-        let gradients = gradients([("a", &values)]);
-        let with_threads = |threads| {
-            let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| gradients.norm().unwrap())
-        };
-        assert_eq!(with_threads(1), with_threads(3));
-        assert!((with_threads(1) - exact).abs() < 1e-12);
-    }
-
-    #[test]
-    fn other_kinds_of_numbers_have_the_same_norm() {
-        let plain = gradients([("a", &[3.0, 0.0, 4.0])]);
-        for dtype in [DType::F64, DType::BF16] {
-            let gradient = plain.get("a").unwrap().to_dtype(dtype).unwrap();
-            assert_eq!(Gradients::from_iter([("a".into(), gradient)]).norm().unwrap(), 5.0);
-        }
-    }
-}
+mod tests;

@@ -16,6 +16,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(test)]
+#[path = "../../../candle-resnet/tests/device/mod.rs"]
+mod device;
 mod elementwise;
 pub mod ema;
 mod error;

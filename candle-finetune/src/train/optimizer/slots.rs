@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Tensor};
 
 use super::Parameter;
-use crate::train::elementwise::{Memory, Rule};
+use crate::train::elementwise::{self, Memory, Move, Rule};
 use crate::train::error::Result;
 use crate::train::gradients::Gradients;
 use crate::train::state::{check_known, check_shape, named};
@@ -44,14 +44,15 @@ impl<const N: usize> Slots<N> {
         gradients: &Gradients,
         rule: impl Fn(&Parameter, u32) -> R,
     ) -> Result<()> {
+        let mut moves = Vec::new();
         for Slot { parameter, memory, steps } in &mut self.slots {
             if let Some(gradient) = gradients.get(&parameter.name) {
                 check_shape(&parameter.name, gradient, parameter.var.dims())?;
                 *steps = steps.saturating_add(1);
-                memory.step(&parameter.var, gradient, rule(parameter, *steps))?;
+                moves.push(Move { var: &parameter.var, other: gradient, memory, rule: rule(parameter, *steps) });
             }
         }
-        Ok(())
+        Ok(elementwise::step(moves)?)
     }
 
     /// A copy of all that is remembered, as `parameter.part`; steps as `parameter.step`.

@@ -1,15 +1,12 @@
 //! Steps by hand; the two forms of a step against each other; state taken out and put back.
 
-#[path = "../../../../candle-resnet/tests/device/mod.rs"]
-mod device;
-
 use candle_core::{DType, Device};
 use candle_resnet::certificate::formula;
 use rayon::ThreadPoolBuilder;
 
-use self::device::device;
 use super::*;
-use crate::train::elementwise::Memory;
+use crate::train::device::device;
+use crate::train::elementwise::{self, Memory, Move};
 
 /// A variable at 1.
 fn parameter(weight_decay: f64, lr_scale: f64) -> Parameter {
@@ -231,7 +228,8 @@ fn after_steps<const N: usize>(shape: [usize; 2], rule: impl Rule<N>, one_pass: 
     let mut memory = if one_pass { Memory::<N>::zeros(&var).unwrap() } else { tensors };
     assert_eq!(one_pass, matches!(memory, Memory::Numbers(_)));
     for step in 0..4 {
-        memory.step(&var, &tensor(&format!("gradient {step}"), shape), rule).unwrap();
+        let other = tensor(&format!("gradient {step}"), shape);
+        elementwise::step(vec![Move { var: &var, other: &other, memory: &mut memory, rule }]).unwrap();
     }
     let parts = (0..N).map(|part| bits(&memory.part(part, &var).unwrap()));
     std::iter::once(bits(&var)).chain(parts).collect()
@@ -245,26 +243,40 @@ fn one_pass_gives_the_bits_of_tensor_operations() {
     assert_eq!(after_steps(shape, ADAMW, true), after_steps(shape, ADAMW, false));
 }
 
-/// Value and memory after four steps on the device that tests compute on.
+/// More tensors than a launch on a GPU takes, some of more numbers than a block does.
+const SHAPES: [[usize; 2]; 53] = {
+    let mut shapes = [[31, 33]; 53];
+    (shapes[0], shapes[7], shapes[48], shapes[52]) = ([1, 1], [2, 512], [3, 5], [1, 1025]);
+    shapes
+};
+
+/// Values and memories after four steps on the device that tests compute on.
 fn on_the_device<const N: usize>(rule: impl Rule<N>) -> Vec<Vec<f32>> {
-    let place = |name: &str| tensor(name, [31, 33]).to_device(device()).unwrap();
-    let var = Var::from_tensor(&place("value")).unwrap();
-    let mut memory = Memory::<N>::zeros(&var).unwrap();
+    let place = |name: &str, shape| tensor(name, shape).to_device(device()).unwrap();
+    let vars = SHAPES.map(|shape| Var::from_tensor(&place("value", shape)).unwrap());
+    let mut memories: Vec<_> = vars.iter().map(|var| Memory::<N>::zeros(var).unwrap()).collect();
     for step in 0..4 {
-        memory.step(&var, &place(&format!("gradient {step}")), rule).unwrap();
+        let others = SHAPES.map(|shape| place(&format!("gradient {step}"), shape));
+        let moves = vars.iter().zip(&others).zip(&mut memories);
+        elementwise::step(moves.map(|((var, other), memory)| Move { var, other, memory, rule }).collect()).unwrap();
     }
-    let parts = (0..N).map(|part| memory.part(part, &var).unwrap());
-    let all = std::iter::once(var.as_detached_tensor()).chain(parts);
+    let parts = |(var, memory): (&Var, &Memory<N>)| {
+        let parts = (0..N).map(|part| memory.part(part, var).unwrap());
+        std::iter::once(var.as_detached_tensor()).chain(parts).collect::<Vec<_>>()
+    };
+    let all = vars.iter().zip(&memories).flat_map(parts);
     all.map(|tensor| tensor.flatten_all().unwrap().to_vec1().unwrap()).collect()
 }
 
 #[test]
 fn a_device_takes_the_steps_that_the_cpu_takes() {
     fn compare<const N: usize>(rule: impl Rule<N>) {
-        let on_the_cpu = after_steps([31, 33], rule, false);
-        for (found, expected) in on_the_device(rule).iter().flatten().zip(on_the_cpu.iter().flatten()) {
-            let expected = f32::from_bits(*expected);
-            assert!((found - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{found} instead of {expected}");
+        let on_the_cpu = SHAPES.into_iter().flat_map(|shape| after_steps(shape, rule, false));
+        for (found, expected) in on_the_device(rule).iter().zip(on_the_cpu) {
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(expected.into_iter().map(f32::from_bits)) {
+                assert!((found - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{found} instead of {expected}");
+            }
         }
     }
     compare(SGD);
@@ -287,7 +299,8 @@ fn a_gradient_may_lie_in_memory_in_any_order() {
     let turned = tensor("gradient", [5, 7]).t().unwrap();
     let after = |gradient: &Tensor| {
         let var = Var::from_tensor(&tensor("value", [7, 5])).unwrap();
-        Memory::zeros(&var).unwrap().step(&var, gradient, SGD).unwrap();
+        let memory = &mut Memory::zeros(&var).unwrap();
+        elementwise::step(vec![Move { var: &var, other: gradient, memory, rule: SGD }]).unwrap();
         bits(&var)
     };
     assert!(!turned.is_contiguous());

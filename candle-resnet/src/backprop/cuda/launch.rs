@@ -234,40 +234,6 @@ impl Launcher {
         Ok(to)
     }
 
-    /// (out, in, taps) → (out, taps, in).
-    pub(super) fn pack_weights<T: Number>(
-        &self,
-        weights: &CudaView<'_, f32>,
-        [out, inputs, taps]: [usize; 3],
-    ) -> Result<CudaSlice<T>> {
-        check(&[(weights.len(), out * inputs * taps)])?;
-        let mut to = self.uninitialised(weights.len())?;
-        let function = self.function::<T>("pack_weights")?;
-        let [count, inputs, taps] = [weights.len(), inputs, taps].map(|size| size as u32);
-        let mut launch = self.stream.launch_builder(&function);
-        launch.arg(weights).arg(&count).arg(&inputs).arg(&taps).arg(&mut to);
-        // SAFETY: as in `add`.
-        unsafe { launch.launch(one_each(count as usize)) }.map_err(candle_core::Error::wrap)?;
-        Ok(to)
-    }
-
-    /// (out, taps, in) → (out, in, taps).
-    pub(super) fn unpack_weights<T: Number>(
-        &self,
-        weights: &CudaSlice<T>,
-        [out, inputs, taps]: [usize; 3],
-    ) -> Result<CudaSlice<f32>> {
-        check(&[(weights.len(), out * inputs * taps)])?;
-        let mut to = self.uninitialised(weights.len())?;
-        let function = self.function::<T>("unpack_weights")?;
-        let [count, inputs, taps] = [weights.len(), inputs, taps].map(|size| size as u32);
-        let mut launch = self.stream.launch_builder(&function);
-        launch.arg(weights).arg(&count).arg(&inputs).arg(&taps).arg(&mut to);
-        // SAFETY: as in `add`.
-        unsafe { launch.launch(one_each(count as usize)) }.map_err(candle_core::Error::wrap)?;
-        Ok(to)
-    }
-
     fn function<T: Number>(&self, name: &str) -> Result<CudaFunction> {
         let name = format!("{name}_{}", T::DTYPE.as_str());
         Ok(self.device.get_or_load_custom_func(&name, "candle_resnet_maps", KERNELS)?.into_cuda_function())

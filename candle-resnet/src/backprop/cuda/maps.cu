@@ -1,4 +1,4 @@
-// What training needs beside norms, and beside cuDNN's convolutions: pools, sums and shifts of maps, weights in cuDNN's order, and gradients.
+// What training needs beside norms, and beside cuDNN's convolutions: pools, sums and shifts of maps, and gradients.
 //
 // Maps are (N, H, W, C), of f32, bf16 or f16; a thread takes 16 bytes of neighbouring channels, so channels come in multiples of four
 // or eight. Arithmetic is f32.
@@ -270,22 +270,6 @@ __device__ void global_mean_gradient(const float *features, unsigned images, uns
     value.store(to + size_t(pack) * SIZE);
 }
 
-// (out, in, taps) in f32 -> (out, taps, in).
-template <typename T> __device__ void pack_weights(const float *from, unsigned count, unsigned inputs, unsigned taps, T *to) {
-    const unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
-    if (index >= count) return;
-    const unsigned input = index % inputs, tap = index / inputs % taps, output = index / inputs / taps;
-    to[index] = narrowed<T>(from[(size_t(output) * inputs + input) * taps + tap]);
-}
-
-// (out, taps, in) -> (out, in, taps) in f32.
-template <typename T> __device__ void unpack_weights(const T *from, unsigned count, unsigned inputs, unsigned taps, float *to) {
-    const unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
-    if (index >= count) return;
-    const unsigned tap = index % taps, input = index / taps % inputs, output = index / taps / inputs;
-    to[index] = widened(from[(size_t(output) * taps + tap) * inputs + input]);
-}
-
 } // namespace
 
 extern "C" {
@@ -340,12 +324,6 @@ extern "C" {
     __global__ void global_mean_gradient_##NAME(                                                                                    \
         const float *features, unsigned images, unsigned pixels, unsigned channels, T *to) {                                        \
         global_mean_gradient(features, images, pixels, channels, to);                                                               \
-    }                                                                                                                               \
-    __global__ void pack_weights_##NAME(const float *from, unsigned count, unsigned inputs, unsigned taps, T *to) {                 \
-        pack_weights(from, count, inputs, taps, to);                                                                                \
-    }                                                                                                                               \
-    __global__ void unpack_weights_##NAME(const T *from, unsigned count, unsigned inputs, unsigned taps, float *to) {               \
-        unpack_weights(from, count, inputs, taps, to);                                                                              \
     }
 
 OF_TYPE(float, f32)

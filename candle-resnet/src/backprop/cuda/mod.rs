@@ -9,6 +9,7 @@ mod launch;
 mod norms;
 mod pass;
 mod variables;
+mod weights;
 
 use std::collections::HashMap;
 

@@ -13,6 +13,7 @@ use super::norms::{
     Coefficients, Incoming, NormTotals, NormVariables, PartialSums, Segments, Statistics as NormStatistics,
 };
 use super::variables::Variables;
+use super::weights::WeightShape;
 use super::{Number, averaging};
 use crate::backprop::attention::ChannelAttention;
 use crate::backprop::convolution::Convolution;
@@ -112,16 +113,13 @@ pub(super) struct Pass<'a, T: Number> {
 
 impl<T: Number> Pass<'_, T> {
     pub(super) fn forward(&self, input: CudaSlice<T>, mode: &mut TrainingMode) -> Result<Tape<T>> {
-        let (weights, norms, gates, winners) = Default::default();
-        let mut tape = Tape { values: vec![input], weights, norms, gates, winners };
+        let (norms, gates, winners) = Default::default();
+        let mut tape = Tape { values: vec![input], weights: self.weights()?, norms, gates, winners };
         for node in &self.graph.nodes {
             let from = &tape.values[node.from];
             let to = match &node.operation {
-                Operation::Convolve(convolution) => {
-                    let weights = self.weights(node, convolution)?;
-                    let to = self.convolution(node)?.forward(&self.launcher.device, from, &weights)?;
-                    tape.weights.insert(node.to, weights);
-                    to
+                Operation::Convolve(_) => {
+                    self.convolution(node)?.forward(&self.launcher.device, from, &tape.weights[&node.to])?
                 }
                 Operation::Normalise(norm) => {
                     let statistics = self.measure(node, norm, from, mode)?;
@@ -177,6 +175,7 @@ impl<T: Number> Pass<'_, T> {
             gradients: std::iter::repeat_with(|| None).take(tape.values.len()).collect(),
             tape,
             found: Vec::new(),
+            packed: Vec::new(),
         };
         way.gradients[output] = Some(Parts { first: gradient, second: None });
         for node in self.graph.nodes.iter().rev() {
@@ -202,7 +201,7 @@ impl<T: Number> Pass<'_, T> {
             }
             way.tape.values.truncate(node.to); // nothing before this node reads it
         }
-        Ok(way.found)
+        way.all()
     }
 
     fn rows(&self, value: Value) -> Rows {
@@ -221,21 +220,23 @@ impl<T: Number> Pass<'_, T> {
         found.ok_or_else(|| candle_core::Error::msg("a convolution was not prepared"))
     }
 
-    /// As a convolution reads them.
-    fn weights(&self, node: &Node, convolution: &Convolution) -> Result<CudaSlice<T>> {
-        let values = self.variables.get(&convolution.weight())?;
-        match self.unfolding(node) {
-            Some(unfolding) => unfolding.pack_weights(&self.launcher.device, &values.view()?),
-            None => self.launcher.pack_weights(&values.view()?, packed_shape(convolution)),
+    /// Of every convolution, as it reads them, by the value that it makes.
+    fn weights(&self) -> Result<HashMap<Value, CudaSlice<T>>> {
+        let (mut all, mut others) = (HashMap::new(), Vec::new());
+        for node in &self.graph.nodes {
+            let Operation::Convolve(convolution) = &node.operation else { continue };
+            let values = self.variables.get(&convolution.weight())?;
+            match self.unfolding(node) {
+                Some(unfolding) => {
+                    all.insert(node.to, unfolding.pack_weights(&self.launcher.device, &values.view()?)?);
+                }
+                None => others.push((node.to, values, weight_shape(convolution))),
+            }
         }
-    }
-
-    /// The gradient of weights as a convolution gives it → as the network has them.
-    fn unpacked(&self, node: &Node, convolution: &Convolution, gradient: &CudaSlice<T>) -> Result<CudaSlice<f32>> {
-        match self.unfolding(node) {
-            Some(unfolding) => unfolding.unpack_weights(&self.launcher.device, gradient),
-            None => self.launcher.unpack_weights(gradient, packed_shape(convolution)),
-        }
+        let views = others.iter().map(|(_, values, shape)| Ok((values.view()?, *shape))).collect::<Result<Vec<_>>>()?;
+        let packed = self.launcher.pack_weights(&views)?;
+        all.extend(others.iter().map(|&(to, ..)| to).zip(packed));
+        Ok(all)
     }
 
     /// How a convolution reads what comes in, where it is unfolded.
@@ -313,8 +314,7 @@ fn unknown(pool: Pool) -> candle_core::Error {
     candle_core::Error::msg(format!("{pool:?} does not average"))
 }
 
-/// (out, in / groups, taps).
-fn packed_shape(convolution: &Convolution) -> [usize; 3] {
+fn weight_shape(convolution: &Convolution) -> WeightShape {
     let [out, inputs, height, width] = convolution.weight_shape();
     [out, inputs, height * width]
 }
@@ -342,13 +342,15 @@ struct WayBack<'a, T: Number> {
     /// Of each value, as far as they are known.
     gradients: Vec<Option<Parts<T>>>,
     found: Vec<Gradient>,
+    /// Of convolutions' weights, as cuDNN gives them.
+    packed: Vec<(&'a Convolution, CudaSlice<T>)>,
 }
 
-impl<T: Number> WayBack<'_, T> {
+impl<'a, T: Number> WayBack<'a, T> {
     fn convolve(
         &mut self,
         node: &Node,
-        convolution: &Convolution,
+        convolution: &'a Convolution,
         gradient: Parts<T>,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Result<()> {
@@ -357,8 +359,13 @@ impl<T: Number> WayBack<'_, T> {
         let name = convolution.weight();
         if wanted(&name) {
             let found = prepared.weight_gradient(&launcher.device, &self.tape.values[node.from], &gradient)?;
-            let found = self.pass.unpacked(node, convolution, &found)?;
-            self.found.push((name, tensor(found, &convolution.weight_shape(), &launcher.device)));
+            match self.pass.unfolding(node) {
+                Some(unfolding) => {
+                    let found = unfolding.unpack_weights(&launcher.device, &found)?;
+                    self.found.push((name, tensor(found, &convolution.weight_shape(), &launcher.device)));
+                }
+                None => self.packed.push((convolution, found)),
+            }
         }
         if node.from != INPUT {
             let Some(weights) = self.tape.weights.remove(&node.to) else {
@@ -495,6 +502,18 @@ impl<T: Number> WayBack<'_, T> {
             Some(second) => self.pass.launcher.add(&first, &second),
             None => Ok(first),
         }
+    }
+
+    /// What was found, in the network's order.
+    fn all(self) -> Result<Vec<Gradient>> {
+        let (launcher, mut found) = (self.pass.launcher, self.found);
+        let (convolutions, packed): (Vec<_>, Vec<_>) = self.packed.into_iter().unzip();
+        let packed: Vec<_> = packed.into_iter().zip(convolutions.iter().map(|of| weight_shape(of))).collect();
+        let unpacked = launcher.unpack_weights(&packed)?;
+        found.extend(convolutions.iter().zip(unpacked).map(|(convolution, found)| {
+            (convolution.weight(), tensor(found, &convolution.weight_shape(), &launcher.device))
+        }));
+        Ok(found)
     }
 
     /// Adds to what is known of a value's gradient.
