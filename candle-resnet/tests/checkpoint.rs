@@ -228,6 +228,31 @@ fn a_missing_storage_is_named() {
 fn a_dictionary_without_tensors_lists_what_it_has() {
     let bytes = archive(&[("a/data.pkl", b"}X\x05\0\0\0epochK\x01s.")]);
     assert_eq!(problem(&bytes).to_string(), "holds no tensors by name; it has `epoch`");
+    assert!(problem(&bytes).hint().unwrap().contains("state_dict()"));
+}
+
+/// Lengths of the tensors in a checkpoint whose entries are networks of one tensor, `x`, of these lengths.
+fn lengths(networks: &[(&str, i32)]) -> Result<Vec<usize>, Problem> {
+    let network = |length| dictionary(&[("x", tensor("FloatStorage", &[length], &[1]))]);
+    let mut entries: Vec<_> = networks.iter().map(|&(key, length)| (key, network(length))).collect();
+    entries.extend([("epoch", b"K\x01".to_vec()), ("args", dictionary(&[("lr", b"K\x01".to_vec())]))]);
+    let bytes = legacy(&pickle_of(&dictionary(&entries)), 3, &[0; 12]);
+    Ok(checkpoint::read_bytes(&bytes)?.values().map(|tensor| tensor.elem_count()).collect())
+}
+
+#[test]
+fn of_weights_and_their_average_the_average_is_read() {
+    assert_eq!(lengths(&[("state_dict", 2), ("state_dict_ema", 3)]).unwrap(), [3]);
+    assert_eq!(lengths(&[("model_ema", 3), ("model", 2)]).unwrap(), [3]);
+    assert_eq!(lengths(&[("state_dict", 2)]).unwrap(), [2]);
+}
+
+#[test]
+fn the_only_network_is_found_under_any_key() {
+    assert_eq!(lengths(&[("my_net", 2)]).unwrap(), [2]);
+    assert_eq!(lengths(&[("student", 3), ("model", 2)]).unwrap(), [2]);
+    let problem = lengths(&[("student", 2), ("teacher", 2)]).unwrap_err();
+    assert_eq!(problem.to_string(), "holds no tensors by name; it has `student`, `teacher`, `epoch`, `args`");
 }
 
 #[test]
@@ -254,15 +279,30 @@ fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
 
 /// The pickle of `{"x": tensor}` with storage `0`.
 fn tensor_pickle(storage: &str, size: &[i32], stride: &[i32]) -> Vec<u8> {
-    let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+    pickle_of(&dictionary(&[("x", tensor(storage, size, stride))]))
+}
+
+fn pickle_of(object: &[u8]) -> Vec<u8> {
+    [object, b"."].concat()
+}
+
+fn dictionary(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let entries = entries.iter().map(|(key, value)| [&text(key)[..], value, b"s"].concat());
+    [vec![b'}'], entries.collect::<Vec<_>>().concat()].concat()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+/// A view of storage `0`.
+fn tensor(storage: &str, size: &[i32], stride: &[i32]) -> Vec<u8> {
     let tuple = |numbers: &[i32]| {
         let numbers: Vec<u8> = numbers.iter().flat_map(|number| [&b"J"[..], &number.to_le_bytes()].concat()).collect();
         [b"(", &numbers[..], b"t"].concat()
     };
     [
-        &b"}"[..],
-        &text("x"),
-        b"ctorch._utils\n_rebuild_tensor_v2\n((",
+        &b"ctorch._utils\n_rebuild_tensor_v2\n(("[..],
         &text("storage"),
         format!("ctorch\n{storage}\n").as_bytes(),
         &text("0"),
@@ -270,7 +310,7 @@ fn tensor_pickle(storage: &str, size: &[i32], stride: &[i32]) -> Vec<u8> {
         b"K\x01NtQK\x00",
         &tuple(size),
         &tuple(stride),
-        b"\x89}tRs.",
+        b"\x89}tR",
     ]
     .concat()
 }

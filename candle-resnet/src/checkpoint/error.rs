@@ -212,7 +212,10 @@ impl Problem {
                 "weights are read from safetensors files and from what torch.save writes"
             }
             Self::TarForm => "load it with PyTorch and save it again with torch.save",
-            Self::WholeObject { .. } | Self::TorchScript { .. } => {
+            Self::WholeObject { .. }
+            | Self::TorchScript { .. }
+            | Self::NotADictionary { .. }
+            | Self::NoTensors { .. } => {
                 "load it with PyTorch and save only the weights: torch.save(model.state_dict(), …)"
             }
             Self::TooMuchData { .. } => "if you trust the file, load it with PyTorch and save contiguous copies",

@@ -38,8 +38,8 @@ pub type Tensors = BTreeMap<String, Tensor>;
 /// Reads all tensors of a weights file; its format is told by its content, not by its name.
 ///
 /// safetensors, and what `torch.save` writes: the zip form, and the form of before PyTorch 1.6. A nested `state_dict`
-/// is found; whatever else a checkpoint holds (arguments, optimiser) is ignored. [`layout`](crate::layout) says what
-/// the names mean.
+/// is found, or the average of the weights that timm's and torchvision's scripts keep beside it (`state_dict_ema`, `model_ema`);
+/// whatever else a checkpoint holds (arguments, optimiser) is ignored. [`layout`](crate::layout) says what the names mean.
 ///
 /// # Errors
 /// [`CheckpointError`] names the file and what is wrong with it.

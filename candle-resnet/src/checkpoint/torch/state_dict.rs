@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use crate::checkpoint::error::{Problem, Shown};
 use crate::checkpoint::pickle::{Object, Pickle, TensorParts, Value};
 
+/// Keys under which timm's and torchvision's scripts put an average of the weights, beside the weights of the last step. It is what
+/// they evaluate, and what timm's `create_model(checkpoint_path=…)` loads.
+const AVERAGES: [&str; 2] = ["state_dict_ema", "model_ema"];
+
 /// Keys under which training scripts put the weights, the most telling first.
 const NESTS: [&str; 6] = ["state_dict", "model", "model_state_dict", "net", "network", "weights"];
 
@@ -16,12 +20,14 @@ const LISTED: usize = 8;
 
 type Entries<'a> = [(Value<'a>, Value<'a>)];
 
-/// Finds the tensors by name: those of a nested dictionary under one of the usual keys, or of the object itself.
+/// Finds the tensors by name: those of a nested dictionary under one of the usual keys, or of the object itself, or of the only
+/// dictionary of tensors in it.
 ///
 /// The nested one comes first because training scripts put tensors of their own beside it: the best accuracy, an epoch.
 ///
 /// # Errors
-/// If the object is no dictionary, or if neither it nor what it has under the usual keys holds a tensor.
+/// If the object is no dictionary, or if neither it nor what it has under the usual keys holds a tensor, and under other keys there
+/// are none or several such dictionaries.
 pub(super) fn find<'a>(pickle: &Pickle<'a>) -> Result<BTreeMap<&'a str, TensorParts>, Problem> {
     let mut entries = dictionary(pickle, pickle.root)?;
     for _ in 0..DEPTH {
@@ -34,18 +40,44 @@ pub(super) fn find<'a>(pickle: &Pickle<'a>) -> Result<BTreeMap<&'a str, TensorPa
     if tensors.is_empty() { Err(without_tensors(pickle, entries)) } else { Ok(tensors) }
 }
 
-/// The dictionary under the first of the usual keys that leads to tensors.
+/// The dictionary of the network in a checkpoint: an average, else the one under the first of the usual keys that leads to tensors,
+/// else the only dictionary of tensors. An average that is taken in the place of weights is told.
 fn nested<'p, 'a>(pickle: &'p Pickle<'a>, entries: &Entries<'a>) -> Option<&'p Entries<'a>> {
-    let inner = |nest: &&str| match pickle.behind(value_of(entries, nest)?) {
-        Some(Object::Dict(inner)) if leads_to_tensors(pickle, inner) => Some(inner.as_slice()),
+    let under = |key: &&'static str| Some((*key, dictionary_of_tensors(pickle, value_of(entries, key)?)?));
+    let (average, usual) = (AVERAGES.iter().find_map(under), NESTS.iter().find_map(under));
+    if let (Some((average, _)), Some((usual, _))) = (average, usual) {
+        tracing::warn!("of the checkpoint's weights the average is taken, `{average}`; `{usual}` is left aside");
+    }
+    let named = average.or(usual).map(|(_, inner)| inner);
+    named.or_else(|| only_nested(pickle, entries))
+}
+
+/// The only dictionary of tensors in one that holds no tensor itself.
+fn only_nested<'p, 'a>(pickle: &'p Pickle<'a>, entries: &Entries<'a>) -> Option<&'p Entries<'a>> {
+    if holds_tensors(pickle, entries) {
+        return None;
+    }
+    let holding = |&(_, value): &(Value<'a>, Value<'a>)| match pickle.behind(value) {
+        Some(Object::Dict(inner)) if holds_tensors(pickle, inner) => Some(inner.as_slice()),
         _ => None,
     };
-    NESTS.iter().find_map(inner)
+    let mut nests = entries.iter().filter_map(holding);
+    nests.next().filter(|_| nests.next().is_none())
+}
+
+fn dictionary_of_tensors<'p, 'a>(pickle: &'p Pickle<'a>, value: Value<'a>) -> Option<&'p Entries<'a>> {
+    match pickle.behind(value) {
+        Some(Object::Dict(inner)) if leads_to_tensors(pickle, inner) => Some(inner),
+        _ => None,
+    }
 }
 
 fn leads_to_tensors<'a>(pickle: &Pickle<'a>, entries: &Entries<'a>) -> bool {
-    let is_tensor = |&(_, value): &(Value<'a>, Value<'a>)| matches!(pickle.behind(value), Some(Object::Tensor(_)));
-    entries.iter().any(is_tensor) || NESTS.iter().any(|nest| value_of(entries, nest).is_some())
+    holds_tensors(pickle, entries) || NESTS.iter().any(|nest| value_of(entries, nest).is_some())
+}
+
+fn holds_tensors<'a>(pickle: &Pickle<'a>, entries: &Entries<'a>) -> bool {
+    entries.iter().any(|&(_, value)| matches!(pickle.behind(value), Some(Object::Tensor(_))))
 }
 
 /// A dictionary without tensors may hold a whole network under one of the usual keys.
