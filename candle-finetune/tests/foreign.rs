@@ -74,6 +74,58 @@ fn weights_without_a_classifier_give_features_and_train() {
 }
 
 #[test]
+fn the_trunk_in_a_sequential_gives_features_and_trains() {
+    let bench = Bench::with_photos();
+    save(&bench, "bare", tensors());
+    // nn.Sequential(*list(model.children())[:-1]), and a head of the program's own beside it.
+    let cut = tensors().into_iter().filter(|(name, _)| !name.starts_with("fc.")).map(|(name, tensor)| {
+        let renamed = match name.strip_prefix("layer").and_then(|rest| rest.split_once('.')) {
+            Some((stage, rest)) => format!("0.{}.{rest}", 3 + stage.parse::<usize>().unwrap()),
+            None => format!("0.{}", name.replace("conv1", "0").replace("bn1", "1")),
+        };
+        (renamed, tensor)
+    });
+    let head = ("1.8.weight".to_string(), Tensor::new(&[1f32], &Device::Cpu).unwrap());
+    save(&bench, "sequential", cut.chain([head]));
+    assert_eq!(features(&bench, "sequential"), features(&bench, "bare"));
+    let arguments = ["train", "photos", "--out", "bundle", "--model", "resnet20_cifar", "--weights", "sequential"];
+    bench
+        .run(&arguments)
+        .succeeded()
+        .said(&["sequential: 1 tensors beside the network are left aside, such as `1.8.weight`"]);
+}
+
+#[test]
+fn a_classifier_of_several_modules_is_its_only_layer_or_none() {
+    let bench = Bench::with_photos();
+    save(&bench, "bare", tensors());
+    let predict = |weights: &str| {
+        bench.run(&["predict", "photos/red/000.png", "--model", "resnet20_cifar", "--weights", weights, "--json"])
+    };
+    let expected = predict("bare").succeeded().json_lines();
+    let rename = |to: &'static str| tensors().into_iter().map(move |(name, tensor)| (name.replace("fc.", to), tensor));
+    save(&bench, "dropout", rename("fc.1."));
+    assert_eq!(predict("dropout").succeeded().json_lines(), expected);
+
+    let second = ("fc.3.weight".to_string(), Tensor::new(&[[1f32]], &Device::Cpu).unwrap());
+    save(&bench, "layers", rename("fc.0.").chain([second]));
+    assert_eq!(features(&bench, "layers"), features(&bench, "bare"));
+    predict("layers").failed().said(&[
+        "layers: 3 tensors beside the network are left aside, such as `fc.0.bias`",
+        "error: `resnet20_cifar` has no classifier, only features",
+    ]);
+}
+
+#[test]
+fn stages_that_were_compiled_are_the_networks() {
+    let bench = Bench::with_photos();
+    save(&bench, "bare", tensors());
+    let compiled = |(name, tensor): (String, Tensor)| (name.replace("layer1.", "layer1._orig_mod."), tensor);
+    save(&bench, "compiled", tensors().into_iter().map(compiled));
+    assert_eq!(features(&bench, "compiled"), features(&bench, "bare"));
+}
+
+#[test]
 fn a_file_with_two_networks_is_refused() {
     let bench = Bench::with_photos();
     save(&bench, "two", behind("model.", tensors()).chain(behind("ema_model.", tensors())));

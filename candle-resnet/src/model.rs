@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::hub::{self, DownloadProgress, Fetched, Hub, HubError, HubFile, HubSettings};
 use crate::initialise::fresh_weights;
 use crate::labels::LabelSet;
-use crate::layout::{Placed, Placement};
+use crate::layout::{self, Placed, Placement};
 use crate::plan::PlanOptions;
 use crate::preprocess::Preprocessing;
 use crate::registry::ModelName;
@@ -544,6 +544,7 @@ fn load_embedded(description: Description) -> Result<Model> {
     Ok(model)
 }
 
+    let tensors = layout::uncompiled(tensors);
 /// Finds the network among the tensors of a file; `path` is for messages.
 fn load_tensors(description: Description, path: &Path, tensors: Tensors) -> Result<Model> {
     let placement = Placement::find(tensors.keys().map(String::as_str), &Blueprint::of(&description.architecture))

@@ -9,6 +9,8 @@
 mod pattern;
 mod placement;
 
+use std::collections::BTreeMap;
+
 pub use placement::{Ambiguous, Placed, Placement};
 
 /// A module's name in torchvision and its name in another program, as patterns with numbers counted from 0 or 1.
@@ -58,7 +60,35 @@ pub const LAYOUTS: &[Layout] = &[
         ],
         others_alike: false,
     },
+    // `nn.Sequential(*list(model.children())[:-1])`, as fastai and Lightning's guide to transfer learning cut a network off.
+    Layout {
+        name: "a Sequential's",
+        rules: &[
+            ("conv1", "0"),
+            ("conv1.{0}", "0.{0}"),
+            ("bn1", "1"),
+            ("layer{1}.{0}.conv{1}", "{4}.{0}.conv{1}"),
+            ("layer{1}.{0}.bn{1}", "{4}.{0}.bn{1}"),
+            ("layer{1}.{0}.downsample.{0}", "{4}.{0}.downsample.{0}"),
+        ],
+        others_alike: false,
+    },
 ];
+
+/// What `torch.compile` puts before the names of a module.
+const COMPILED: &str = "_orig_mod.";
+
+/// The entries of a file without what `torch.compile` put into names of modules, wherever these stand in the network; a name that
+/// another entry has then stays as it is.
+pub fn uncompiled<T>(entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
+    let (compiled, mut entries): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        entries.into_iter().partition(|(name, _)| name.contains(COMPILED));
+    for (name, tensor) in compiled {
+        let bare = name.replace(COMPILED, "");
+        entries.insert(if entries.contains_key(&bare) { name } else { bare }, tensor);
+    }
+    entries
+}
 
 impl Layout {
     /// Torchvision's name of the tensor that this layout calls `name`; `None` where this layout has no such name.
@@ -133,6 +163,32 @@ mod tests {
             assert_eq!(layout("transformers'").from_torchvision(own).as_deref(), Some(foreign));
             assert_eq!(layout("transformers'").to_torchvision(foreign).as_deref(), Some(own));
         }
+    }
+
+    #[test]
+    fn a_sequential_counts_its_modules() {
+        let rows = [
+            ("conv1.weight", "0.weight"),
+            ("conv1.3.weight", "0.3.weight"),
+            ("bn1.running_mean", "1.running_mean"),
+            ("layer1.0.conv1.weight", "4.0.conv1.weight"),
+            ("layer4.2.downsample.1.bias", "7.2.downsample.1.bias"),
+        ];
+        for (own, foreign) in rows {
+            assert_eq!(layout("a Sequential").from_torchvision(own).as_deref(), Some(foreign));
+            assert_eq!(layout("a Sequential").to_torchvision(foreign).as_deref(), Some(own));
+        }
+        assert_eq!(layout("a Sequential").to_torchvision("3.0.conv1.weight"), None);
+    }
+
+    #[test]
+    fn what_torch_compile_adds_goes_where_names_stay_apart() {
+        let uncompiled = |names: &[&str]| -> Vec<String> {
+            uncompiled(names.iter().map(|name| (name.to_string(), ())).collect()).into_keys().collect()
+        };
+        assert_eq!(uncompiled(&["_orig_mod.a.b", "c._orig_mod.d"]), ["a.b", "c.d"]);
+        assert_eq!(uncompiled(&["a.b", "_orig_mod.a.b"]), ["_orig_mod.a.b", "a.b"]);
+        assert_eq!(uncompiled(&["_orig_mod.a", "_orig_mod._orig_mod.a"]).len(), 2);
     }
 
     #[test]

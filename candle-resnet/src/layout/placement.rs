@@ -80,13 +80,14 @@ impl Placement {
             layout: place.map_or(&LAYOUTS[0], |place| place.layout),
             prefix: place.map_or_else(String::new, |place| place.prefix.to_owned()),
             found: place.map_or(0, Candidate::found),
-            expected: trunk + CLASSIFIER,
+            expected: trunk + CLASSIFIER.len(),
         })
     }
 
     /// Gives the entries of a file torchvision's names.
     ///
-    /// `num_batches_tracked` counters are dropped: nothing reads them.
+    /// `num_batches_tracked` counters are dropped: nothing reads them. A classifier of several modules is the one dense layer in it,
+    /// as behind a dropout, or else lies beside the network, which then has none.
     pub fn apply<T>(&self, entries: BTreeMap<String, T>) -> Placed<T> {
         let mut placed = Placed { tensors: BTreeMap::new(), strangers: BTreeMap::new(), beside: Vec::new() };
         for (name, tensor) in entries.into_iter().filter(|(name, _)| !is_counter(name)) {
@@ -99,7 +100,24 @@ impl Placement {
                 None => placed.strangers.insert(name, tensor),
             };
         }
+        self.settle_classifier(&mut placed);
         placed
+    }
+
+    /// Makes one layer of `fc.….weight` and `fc.….bias`, or puts them beside the network if there is more.
+    fn settle_classifier<T>(&self, placed: &mut Placed<T>) {
+        if CLASSIFIER.iter().any(|name| placed.tensors.contains_key(*name)) {
+            return;
+        }
+        let inner: Vec<String> = placed.tensors.keys().filter(|name| is_within_classifier(name)).cloned().collect();
+        let only = only_layer(&inner);
+        for name in &inner {
+            let Some(tensor) = placed.tensors.remove(name) else { continue };
+            match only.and_then(|layer| name.strip_prefix(layer)) {
+                Some(leaf) => drop(placed.tensors.insert(format!("fc{leaf}"), tensor)),
+                None => placed.beside.push(self.in_file(name)),
+            }
+        }
     }
 
     /// The file's name of the tensor that torchvision calls `name`.
@@ -109,8 +127,20 @@ impl Placement {
     }
 }
 
-/// `fc.weight` and `fc.bias`.
-const CLASSIFIER: usize = 2;
+const CLASSIFIER: [&str; 2] = ["fc.weight", "fc.bias"];
+
+/// Whether a tensor is that of a module in `fc`, such as `fc.1.weight`.
+fn is_within_classifier(name: &str) -> bool {
+    name.strip_prefix("fc.").is_some_and(|rest| rest.contains('.'))
+}
+
+/// The module whose bias and weight all of these sorted names are.
+fn only_layer(names: &[String]) -> Option<&str> {
+    match names {
+        [bias, weight] => bias.strip_suffix(".bias").filter(|layer| weight.strip_suffix(".weight") == Some(layer)),
+        _ => None,
+    }
+}
 
 fn is_counter(name: &str) -> bool {
     name.rsplit('.').next() == Some("num_batches_tracked")
@@ -305,6 +335,28 @@ mod tests {
 
         let (_, placed) = place("resnet20_cifar", [linear, vec!["fc.weight".into(), "fc.bias".into()]].concat());
         assert!(placed.tensors.contains_key("fc.weight") && placed.tensors.contains_key("linear.weight"));
+    }
+
+    #[test]
+    fn a_classifier_behind_a_dropout_is_the_classifier() {
+        for layer in ["fc.1", "fc.head.linear"] {
+            let names: Vec<String> = own("resnet18").iter().map(|name| name.replace("fc", layer)).collect();
+            let (_, placed) = place("resnet18", behind("model.", &names));
+            assert!(placed.tensors.contains_key("fc.weight") && placed.tensors.contains_key("fc.bias"), "{layer}");
+            assert_eq!((placed.tensors.len(), placed.beside.len()), (102, 0));
+        }
+    }
+
+    #[test]
+    fn a_classifier_of_several_layers_lies_beside_the_network() {
+        let trunk: Vec<String> = own("resnet18").into_iter().filter(|name| !name.starts_with("fc.")).collect();
+        let layers = ["fc.0.bias", "fc.0.weight", "fc.3.bias", "fc.3.weight"].map(String::from);
+        let (_, placed) = place("resnet18", behind("model.", &[trunk.clone(), layers.to_vec()].concat()));
+        assert_eq!((placed.tensors.len(), placed.beside), (100, behind("model.", &layers)));
+
+        // What stands beside a classifier is no part of it.
+        let (_, placed) = place("resnet18", [own("resnet18"), vec!["fc.norm.weight".into()]].concat());
+        assert!(placed.tensors.contains_key("fc.norm.weight"));
     }
 
     #[test]
