@@ -126,6 +126,32 @@ fn stages_that_were_compiled_are_the_networks() {
 }
 
 #[test]
+fn weights_in_several_files_say_how_to_save_them_as_one() {
+    let bench = Bench::with_photos();
+    bench.model_folder("model", None, 2);
+    std::fs::rename(bench.path("model/model.safetensors"), bench.path("model/model-00001-of-00001.safetensors"))
+        .unwrap();
+    bench.file("model/model.safetensors.index.json", "{}");
+    bench.run(&["predict", "photos/red/000.png", "--model", "model"]).failed().said(&[
+        "error: model: holds no model.safetensors and no pytorch_model.bin",
+        "hint: `model.safetensors.index.json` is of weights in several files: save them as one, `save_pretrained(…, max_shard_size=",
+    ]);
+}
+
+#[test]
+fn photos_that_transformers_prepares_otherwise_leave_the_weights_to_a_name() {
+    let bench = Bench::with_photos();
+    bench.model_folder("model", None, 2);
+    bench.file("model/config.json", json!({"model_type": "resnet"}).to_string());
+    let squashed = json!({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}});
+    bench.file("model/preprocessor_config.json", squashed.to_string());
+    bench.run(&["predict", "photos/red/000.png", "--model", "model"]).failed().said(&[
+        "error: model/preprocessor_config.json: `size` is 384, expected less than 384",
+        "hint: `--model NAME --weights model/model.safetensors` takes the weights alone",
+    ]);
+}
+
+#[test]
 fn a_file_with_two_networks_is_refused() {
     let bench = Bench::with_photos();
     save(&bench, "two", behind("model.", tensors()).chain(behind("ema_model.", tensors())));

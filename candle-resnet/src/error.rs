@@ -1,10 +1,10 @@
 //! Everything that can go wrong on the way from a name to a prediction.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::catalogue::CatalogueError;
 use crate::checkpoint::CheckpointError;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, PREPROCESSOR};
 use crate::features::UnknownBoundary;
 use crate::hub::HubError;
 use crate::layout::Ambiguous;
@@ -118,9 +118,8 @@ impl Error {
             Error::NoPretrained { tagged, .. } => Some(no_pretrained_hint(tagged)),
             Error::TwoWeights(_) => Some("name an architecture, such as `resnet18`".into()),
             Error::Incomplete { found, .. } => Some(incomplete_hint(found)),
-            Error::Weights { .. } => {
-                Some("check that the network named is the one that the weights were trained for".into())
-            }
+            Error::Weights { source, .. } => Some(source.hint().into()),
+            Error::Config { path, .. } if path.ends_with(PREPROCESSOR) => Some(preprocessor_hint(path)),
             Error::SeveralNetworks { .. } => Some("save the one that is meant in a file of its own".into()),
             Error::FeaturesOnly(_) => Some("train a classifier on its features with `finetune train`".into()),
             Error::Checkpoint(error) => error.hint(),
@@ -136,6 +135,16 @@ impl Error {
     }
 }
 
+/// What is known of photos otherwise comes from options.
+fn preprocessor_hint(path: &Path) -> String {
+    let weights = path.with_file_name("model.safetensors");
+    format!(
+        "`--model NAME --weights {}` takes the weights alone, of the architecture of that name; say with --input-size, --mean and \
+         the like how it sees photos",
+        weights.display()
+    )
+}
+
 fn no_pretrained_hint(tagged: &[String]) -> String {
     let others = "give a file of them with --weights FILE; `train` and `embed` also take --no-pretrained";
     match tagged {
@@ -145,6 +154,11 @@ fn no_pretrained_hint(tagged: &[String]) -> String {
 }
 
 fn incomplete_hint(found: &[String]) -> String {
+    if let Some(index) = found.iter().find(|name| name.ends_with(".index.json")) {
+        return format!(
+            "`{index}` is of weights in several files: save them as one, `save_pretrained(…, max_shard_size=\"100GB\")`"
+        );
+    }
     const SHOWN: usize = 8;
     let shown: Vec<&str> = found.iter().take(SHOWN).map(String::as_str).collect();
     let holds = match found.len() {

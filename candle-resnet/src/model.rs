@@ -15,7 +15,7 @@ use crate::card::{CardLabels, ModelCard};
 use crate::catalogue::Catalogue;
 use crate::checkpoint::{self, CheckpointError, Tensors};
 use crate::classifier::Classifier;
-use crate::config::{DropRates, Form, ModelConfig, temperature_in};
+use crate::config::{DropRates, Form, ModelConfig, PREPROCESSOR, temperature_in};
 use crate::embedded;
 use crate::error::{Error, Result};
 use crate::hub::{self, DownloadProgress, Fetched, Hub, HubError, HubFile, HubSettings};
@@ -29,8 +29,6 @@ use crate::trunk::Trunk;
 use crate::weights;
 
 const CONFIG: &str = "config.json";
-/// What transformers says of photos, beside its `config.json`.
-const PREPROCESSOR: &str = "preprocessor_config.json";
 /// Weights files of a folder or repository in timm's or transformers' format, in the order they are looked for.
 const WEIGHTS_FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 /// Outputs of a network whose weights are drawn and whose classes nobody said.

@@ -38,6 +38,15 @@ impl Mismatch {
         self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
     }
 
+    /// The way out.
+    pub fn hint(&self) -> &'static str {
+        if self.missing.is_empty() && self.misshapen.is_empty() {
+            "another network may be meant; if features do not depend on what is unexpected, save the file without it"
+        } else {
+            "check that the network named is the one that the weights were trained for"
+        }
+    }
+
     /// The same with the names that the file uses.
     fn in_file(self, placement: &Placement) -> Mismatch {
         let name = |name: String| placement.in_file(&name);

@@ -19,6 +19,9 @@ use crate::preprocess::Preprocessing;
 pub(crate) use calibration::temperature_in;
 pub use calibration::{TEMPERATURES, temperature};
 
+/// What transformers says of photos, beside its `config.json`.
+pub(crate) const PREPROCESSOR: &str = "preprocessor_config.json";
+
 /// What a `config.json` says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {

@@ -78,6 +78,19 @@ fn statistics_are_written_as_people_wrote_them() {
 }
 
 #[test]
+fn a_network_that_transformers_wraps_without_a_classifier_has_none() {
+    let text = |class: &str| {
+        let fields =
+            r#""architecture": "resnet18", "model_type": "timm_wrapper", "num_classes": 2, "label_names": ["a", "b"]"#;
+        ModelConfig::parse(&format!(r#"{{{fields}, "architectures": ["{class}"], "model_args": null}}"#)).unwrap()
+    };
+    let whole = text("TimmWrapperForImageClassification");
+    assert_eq!((whole.classes, whole.label_names.map(|names| names.len())), (2, Some(2)));
+    let trunk = text("TimmWrapperModel");
+    assert_eq!((trunk.classes, trunk.label_names), (0, None));
+}
+
+#[test]
 fn flat_legacy_configs_are_read() {
     let text = r#"{"architecture": "resnet18", "num_classes": 3, "input_size": [3, 160, 160], "crop_pct": 1.0,
         "interpolation": "bicubic", "labels": {"0": "a", "1": "b", "2": "c"}}"#;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::transformers::has_no_classifier;
 use super::{
     ConfigError, DropRates, ModelConfig, bad_value, channel_count, class_count, deviation, from_json, names_by_output,
     statistic,
@@ -19,6 +20,8 @@ use crate::preprocess::{Interpolation, Preprocessing, decimal};
 #[derive(Deserialize)]
 struct RawConfig {
     architecture: Option<String>,
+    /// transformers' classes, where it wrote the network of timm's.
+    architectures: Option<Vec<String>>,
     num_classes: Option<usize>,
     label_names: Option<Labels>,
     /// What `label_names` was called before.
@@ -81,8 +84,10 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
     let named = Architecture::named(&name).ok_or(ConfigError::UnknownArchitecture(name))?;
     let architecture = arguments.architecture(named, &pretrained)?;
     let preprocessing = pretrained.preprocessing(&architecture)?;
-    let labels = raw.label_names.or(raw.labels).or(pretrained.label_names);
-    let stated = arguments.num_classes.or(raw.num_classes).or(pretrained.num_classes);
+    let features_only = raw.architectures.as_deref().is_some_and(has_no_classifier);
+    let labels = raw.label_names.or(raw.labels).or(pretrained.label_names).filter(|_| !features_only);
+    let outputs = arguments.num_classes.or(raw.num_classes).or(pretrained.num_classes);
+    let stated = if features_only { Some(0) } else { outputs };
     let classes = stated.or(labels.as_ref().map(Labels::len)).ok_or(ConfigError::Missing("num_classes"))?;
     let classes = class_count("num_classes", classes)?;
     Ok(ModelConfig {
