@@ -126,6 +126,20 @@ fn stages_that_were_compiled_are_the_networks() {
 }
 
 #[test]
+fn weights_that_are_no_numbers_are_refused() {
+    let bench = Bench::with_photos();
+    let mut diverged = tensors();
+    let kernel = diverged["layer2.0.conv1.weight"].affine(f64::NAN, 0.0).unwrap();
+    diverged.insert("layer2.0.conv1.weight".into(), kernel);
+    save(&bench, "diverged", diverged);
+    let arguments = ["predict", "photos/red/000.png", "--model", "resnet20_cifar", "--weights", "diverged"];
+    bench.run(&arguments).failed().said(&[
+        "error: diverged: `layer2.0.conv1.weight` holds NaN or infinity",
+        "hint: a training that diverged leaves such weights",
+    ]);
+}
+
+#[test]
 fn weights_in_several_files_say_how_to_save_them_as_one() {
     let bench = Bench::with_photos();
     bench.model_folder("model", None, 2);

@@ -72,6 +72,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// Weights that are no numbers.
+    #[error("{path}: `{tensor}` holds NaN or infinity")]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The first such tensor, by torchvision's name.
+        tensor: String,
+    },
     /// A model that was published without a classifier.
     #[error("`{0}` has no classifier, only features")]
     FeaturesOnly(String),
@@ -120,6 +128,9 @@ impl Error {
             Error::Incomplete { found, .. } => Some(incomplete_hint(found)),
             Error::Weights { source, .. } => Some(source.hint().into()),
             Error::Config { path, .. } if path.ends_with(PREPROCESSOR) => Some(preprocessor_hint(path)),
+            Error::NotFinite { .. } => {
+                Some("a training that diverged leaves such weights: take a checkpoint of before".into())
+            }
             Error::SeveralNetworks { .. } => Some("save the one that is meant in a file of its own".into()),
             Error::FeaturesOnly(_) => Some("train a classifier on its features with `finetune train`".into()),
             Error::Checkpoint(error) => error.hint(),

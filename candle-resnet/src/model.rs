@@ -542,9 +542,9 @@ fn load_embedded(description: Description) -> Result<Model> {
     Ok(model)
 }
 
-    let tensors = layout::uncompiled(tensors);
 /// Finds the network among the tensors of a file; `path` is for messages.
 fn load_tensors(description: Description, path: &Path, tensors: Tensors) -> Result<Model> {
+    let tensors = layout::uncompiled(tensors);
     let placement = Placement::find(tensors.keys().map(String::as_str), &Blueprint::of(&description.architecture))
         .map_err(|source| Error::SeveralNetworks { path: path.into(), source })?;
     let placed = placement.apply(tensors);
@@ -553,7 +553,11 @@ fn load_tensors(description: Description, path: &Path, tensors: Tensors) -> Resu
     weights::check_placed(&placed, &placement, &description.architecture, classes)
         .map_err(|source| Error::Weights { path: path.into(), source: Box::new(source) })?;
     tell_what_lies_beside(&placed, path);
-    Ok(assemble(description, classes, weights::into_var_map(placed.tensors, &Device::Cpu)?))
+    let weights = weights::into_var_map(placed.tensors, &Device::Cpu)?;
+    match weights::first_not_finite(&weights)? {
+        Some(tensor) => Err(Error::NotFinite { path: path.into(), tensor }),
+        None => Ok(assemble(description, classes, weights)),
+    }
 }
 
 /// What a training script saved beside the network is not read, and not passed over in silence either.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Storage, Tensor, Var};
 use candle_nn::VarMap;
 
 use crate::architecture::Architecture;
@@ -161,6 +161,30 @@ pub fn into_var_map(tensors: BTreeMap<String, Tensor>, device: &Device) -> candl
     Ok(weights)
 }
 
+/// Name of a tensor that holds NaN or infinity, the first of them; `weights` are on the CPU.
+///
+/// # Errors
+/// If a tensor is not of f32 or not on the CPU.
+pub fn first_not_finite(weights: &VarMap) -> candle_core::Result<Option<String>> {
+    let mut names = Vec::new();
+    for (name, variable) in lock(weights)?.iter() {
+        if !is_finite(variable)? {
+            names.push(name.clone());
+        }
+    }
+    Ok(names.into_iter().min())
+}
+
+fn is_finite(tensor: &Tensor) -> candle_core::Result<bool> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else { candle_core::bail!("weights are looked at on the CPU") };
+    let values = storage.as_slice::<f32>()?;
+    let (start, end) = layout.contiguous_offsets().unwrap_or((0, values.len()));
+    // Without an early end, which would keep the loop from being vectorised.
+    Ok(values[start..end].iter().fold(true, |finite, value| finite & value.is_finite()))
+}
+
 /// Channels of the images that tensors of the network were trained on.
 pub fn input_channels(tensors: &BTreeMap<String, Tensor>, blueprint: &Blueprint) -> Option<usize> {
     let (name, _) = first_kernel(blueprint)?;
@@ -308,6 +332,22 @@ mod tests {
         let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         for (name, before) in tensors_before.iter().filter(|(name, _)| *name != "conv1.weight") {
             assert_eq!(values(before), values(&adapted[name]), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_found() {
+        for value in [f32::NAN, f32::INFINITY] {
+            let (_, mut tensors) = resnet20();
+            let found = |tensors: &BTreeMap<String, Tensor>| {
+                first_not_finite(&into_var_map(tensors.clone(), &Device::Cpu).unwrap()).unwrap()
+            };
+            assert_eq!(found(&tensors), None);
+            for name in ["layer2.0.bn1.running_var", "layer1.0.bn1.running_var"] {
+                let broken = Tensor::full(value, tensors[name].dims(), &Device::Cpu).unwrap();
+                tensors.insert(name.into(), broken);
+                assert_eq!(found(&tensors).as_deref(), Some(name));
+            }
         }
     }
 
