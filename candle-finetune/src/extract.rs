@@ -131,7 +131,7 @@ pub fn extract(
         collected.add(batch)?;
         Ok(observer(images))
     })?;
-    collected.finish(trunk, views.count())
+    collected.finish(trunk, views.count(), images)
 }
 
 /// Computes the features of `images` and hands them on batch by batch, in order, while the next are read.
@@ -220,14 +220,23 @@ impl Collected {
         Ok(())
     }
 
-    /// All that `trunk` gave of so many `views` of each image.
+    /// All that `trunk` gave of so many `views` of each of `images`.
     ///
     /// # Errors
-    /// [`Error::NoImages`] if none could be read.
-    pub(crate) fn finish(mut self, trunk: &dyn FeatureExtractor, views: usize) -> Result<Extracted> {
+    /// [`Error::NoImages`] if none could be read; [`Error::NonFinite`].
+    pub(crate) fn finish(
+        mut self,
+        trunk: &dyn FeatureExtractor,
+        views: usize,
+        images: &dyn LabelledImages,
+    ) -> Result<Extracted> {
         self.bring_back()?;
         if self.kept.is_empty() {
             return Err(Error::NoImages { skipped: self.skipped });
+        }
+        if let Some(value) = self.features.iter().position(|value| !value.is_finite()) {
+            let image = self.kept[value / (views * trunk.feature_width())];
+            return Err(Error::NonFinite { image: images.name(image) });
         }
         let shape = (self.kept.len(), views, trunk.feature_width());
         let features = Tensor::from_vec(self.features, shape, trunk.device())?;
@@ -288,6 +297,16 @@ mod tests {
 
     fn plain() -> Preprocessing {
         Preprocessing { mean: [0.0; 3], std: [1.0; 3], ..Preprocessing::cifar() }
+    }
+
+    #[test]
+    fn an_image_whose_features_are_no_numbers_is_named() {
+        // The values of the upper left corners are 0 before they are divided.
+        let undivided = Preprocessing { std: [0.0; 3], ..plain() };
+        let mut observer = |_| ControlFlow::Continue(());
+        let found = extract(&Means, &undivided, &Ramps(8), Views::Plain, Unreadable::Skipped, &mut observer);
+        let error = found.map(|_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "image 0: the network's outputs are not finite");
     }
 
     #[test]

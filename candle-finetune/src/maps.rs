@@ -11,6 +11,7 @@ use candle_resnet::preprocess::Note;
 use crate::error::{Error, Result};
 use crate::extract::{Collected, ExtractObserver, Extracted, FeatureBatch, batch_size};
 use crate::halving::halved_where_memory_is_short;
+use crate::images::LabelledImages;
 use crate::reading::{Pixels, Reader, Sight, Skipped};
 use crate::staging::Staging;
 
@@ -51,12 +52,17 @@ pub(crate) struct Onward<'a> {
 }
 
 impl Onward<'_> {
-    /// Computes the features of the images at `indices`, which ascend. `observer` is told how many images each batch had and may stop the
+    /// Computes the features of those of `images` that are at `indices`, which ascend. `observer` is told how many images each batch had and may stop the
     /// run.
     ///
     /// # Errors
     /// As [`extract`](crate::extract::extract).
-    pub(crate) fn extract(&self, indices: &[usize], observer: &mut ExtractObserver<'_>) -> Result<Extracted> {
+    pub(crate) fn extract(
+        &self,
+        images: &dyn LabelledImages,
+        indices: &[usize],
+        observer: &mut ExtractObserver<'_>,
+    ) -> Result<Extracted> {
         let plain = |images: &[usize]| images.iter().map(|&image| Sight::plain(image)).collect();
         let batches = indices.chunks(self.batch_size).map(plain).collect();
         let (mut collected, mut stopped) = (Collected::default(), false);
@@ -66,15 +72,15 @@ impl Onward<'_> {
                 return Ok(ControlFlow::Break(()));
             }
             let batch = self.features(batch, indices)?;
-            let images = batch.images();
+            let count = batch.images();
             collected.add(batch)?;
-            stopped = observer(images).is_break();
+            stopped = observer(count).is_break();
             Ok(ControlFlow::Continue(()))
         })?;
         if flow.is_break() {
             return Err(Error::Interrupted);
         }
-        collected.finish(self.trunk, 1)
+        collected.finish(self.trunk, 1, images)
     }
 
     fn features(&self, MapBatch { maps, sights, skipped, notes }: MapBatch, indices: &[usize]) -> Result<FeatureBatch> {

@@ -140,6 +140,24 @@ fn weights_that_are_no_numbers_are_refused() {
 }
 
 #[test]
+fn weights_whose_outputs_are_no_numbers_name_the_photo() {
+    let bench = Bench::with_photos();
+    let mut huge = tensors();
+    let kernel = huge["layer3.2.conv2.weight"].affine(0.0, 3e38).unwrap();
+    huge.insert("layer3.2.conv2.weight".into(), kernel);
+    save(&bench, "huge", huge);
+    let from = ["photos/red/000.png", "--model", "resnet20_cifar", "--weights", "huge"];
+    for command in [&["predict"][..], &["embed", "--out", "features"]] {
+        let ran = bench.run(&[command, &from].concat()).failed().said(&[
+            "error: photos/red/000.png: the network's outputs are not finite",
+            "hint: check the network's weights",
+        ]);
+        assert_eq!(ran.out, "");
+    }
+    assert!(!bench.path("features").exists());
+}
+
+#[test]
 fn weights_in_several_files_say_how_to_save_them_as_one() {
     let bench = Bench::with_photos();
     bench.model_folder("model", None, 2);

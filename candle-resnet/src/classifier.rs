@@ -139,7 +139,7 @@ impl Classifier {
     /// The `top` likeliest labels of a decoded photo, likeliest first.
     ///
     /// # Errors
-    /// If the network takes neither colours nor grey, or the device has no room.
+    /// If the network takes neither colours nor grey, or the device has no room, and [`Error::NonFiniteOutputs`].
     pub fn predict_photo(&self, photo: &Photo, top: usize) -> Result<Vec<Prediction>> {
         let (side, channels) = (self.preprocessing.crop, self.trunk.in_channels());
         let pixels = self.preprocessing.input(photo, channels)?;
@@ -150,9 +150,12 @@ impl Classifier {
     /// The `top` likeliest labels of one image's logits (classes), likeliest first; equal ones in order of index.
     ///
     /// # Errors
-    /// If `logits` is not a vector.
+    /// [`Error::NonFiniteOutputs`], and if `logits` is not a vector.
     pub fn rank(&self, logits: &Tensor, top: usize) -> Result<Vec<Prediction>> {
         let probabilities: Vec<f32> = candle_nn::ops::softmax(&(logits / self.temperature)?, 0)?.to_vec1()?;
+        if probabilities.iter().any(|probability| probability.is_nan()) {
+            return Err(Error::NonFiniteOutputs);
+        }
         let mut order: Vec<usize> = (0..probabilities.len()).collect();
         order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
         let prediction =
@@ -222,6 +225,18 @@ mod tests {
         let expected = |logit: f32| logit.exp() / (logit.exp() + 2.0);
         assert!((best(&plain) - expected(4.0)).abs() < 1e-6 && (best(&warm) - expected(1.0)).abs() < 1e-6);
         assert_eq!(best(&warm.with_temperature(1.0)), best(&plain));
+    }
+
+    #[test]
+    fn outputs_that_are_no_numbers_are_no_answer() {
+        let classifier = model(3).classifier(&Device::Cpu).unwrap();
+        for broken in [f32::NAN, f32::INFINITY] {
+            let logits = Tensor::new(&[0.0, broken, 1.0], &Device::Cpu).unwrap();
+            assert!(matches!(classifier.rank(&logits, 3), Err(Error::NonFiniteOutputs)));
+        }
+        // One that can never be is as good as any number.
+        let logits = Tensor::new(&[0.0, f32::NEG_INFINITY, 1.0], &Device::Cpu).unwrap();
+        assert_eq!(classifier.rank(&logits, 3).unwrap()[2].probability, 0.0);
     }
 
     #[test]

@@ -80,6 +80,9 @@ pub enum Error {
         /// The first such tensor, by torchvision's name.
         tensor: String,
     },
+    /// Logits that are no numbers.
+    #[error("the network's outputs are not finite")]
+    NonFiniteOutputs,
     /// A model that was published without a classifier.
     #[error("`{0}` has no classifier, only features")]
     FeaturesOnly(String),
@@ -130,6 +133,9 @@ impl Error {
             Error::Config { path, .. } if path.ends_with(PREPROCESSOR) => Some(preprocessor_hint(path)),
             Error::NotFinite { .. } => {
                 Some("a training that diverged leaves such weights: take a checkpoint of before".into())
+            }
+            Error::NonFiniteOutputs => {
+                Some("check the network's weights: they take it beyond the range of numbers".into())
             }
             Error::SeveralNetworks { .. } => Some("save the one that is meant in a file of its own".into()),
             Error::FeaturesOnly(_) => Some("train a classifier on its features with `finetune train`".into()),

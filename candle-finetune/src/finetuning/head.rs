@@ -170,7 +170,7 @@ impl Reader<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Part> {
         let all: Vec<usize> = (0..images.len()).collect();
-        let extracted = counted((phase, all.len()), observer, |count| onward.extract(&all, count));
+        let extracted = counted((phase, all.len()), observer, |count| onward.extract(images, &all, count));
         Ok(self.keep(extracted?, images))
     }
 
@@ -185,7 +185,9 @@ impl Reader<'_> {
         let chosen = Chosen::of(splits.train, self.trunk.feature_width());
         let (eye, classes) = ((self.trunk, self.preprocessing), splits.classes.clone());
         let indexed = counted((Phase::Index, chosen.len()), observer, |count| match onward {
-            Some(onward) => Index::of_extracted(onward.extract(chosen.indices(), count)?, &chosen, classes),
+            Some(onward) => {
+                Index::of_extracted(onward.extract(splits.train, chosen.indices(), count)?, &chosen, classes)
+            }
             None => Index::extract(eye, &chosen, classes, Unreadable::Skipped, count),
         });
         match indexed {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use candle_core::Tensor;
+use candle_finetune::Error;
 use candle_finetune::dataset::Sample;
 use candle_finetune::extract::{FeatureBatch, Skipped, Unreadable, Views, batch_size, extract_each};
 use candle_resnet::{Classifier, Model, Prediction};
@@ -252,7 +253,7 @@ impl Run<'_> {
         let mut rows = Vec::new();
         for (sample, row) in self.samples[first..].iter().zip(batch.rows(first)) {
             let found = match (row, &logits) {
-                (Ok(row), Some(logits)) => Ok(self.found(&logits.get(row)?)?),
+                (Ok(row), Some(logits)) => Ok(self.found(sample, &logits.get(row)?)?),
                 (row, _) => Err(row.err()),
             };
             rows.push((sample.path.as_path(), found));
@@ -277,8 +278,14 @@ impl Run<'_> {
         Ok(with_pictures(rows, pictures))
     }
 
-    fn found(&self, logits: &Tensor) -> candle_finetune::Result<Found> {
-        self.confidence.rank(self.classifier, logits, self.output.sheet.top)
+    fn found(&self, sample: &Sample, logits: &Tensor) -> candle_finetune::Result<Found> {
+        let found = self.confidence.rank(self.classifier, logits, self.output.sheet.top);
+        found.map_err(|error| match error {
+            Error::Model(candle_resnet::Error::NonFiniteOutputs) => {
+                Error::NonFinite { image: sample.path.display().to_string() }
+            }
+            error => error,
+        })
     }
 
     /// What is said of a photo that could not be read; an error where the run is strict.
@@ -286,7 +293,7 @@ impl Run<'_> {
         let Some(skipped) = skipped else { return Ok(String::new()) };
         if self.strict {
             self.output.flush()?;
-            return Err(candle_finetune::Error::Strict(skipped));
+            return Err(Error::Strict(skipped));
         }
         say!("skipped: {}", skipped.reason);
         Ok(skipped.reason.to_string())
