@@ -74,11 +74,11 @@ pub enum Error {
     #[error("the settings train a tail, and only a head was asked for")]
     TailWithoutModel,
     /// A data set's classes are not the model's.
-    #[error("the model does not know {} of the classes: {}", .unknown.len(), .unknown.join(", "))]
+    #[error("the model does not know {} of the classes: {}", .unknown.len(), first(.unknown))]
     UnknownClasses {
         /// Classes of the data set that no output stands for.
         unknown: Vec<String>,
-        /// Some names that the model knows.
+        /// Names that the model knows.
         known: Vec<String>,
     },
     /// As many classes as the model has, or fewer, but nobody named the outputs.
@@ -126,7 +126,7 @@ pub enum Error {
         kept: PathBuf,
     },
     /// A file that was not read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {}", what_the_system_said(.source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -162,6 +162,13 @@ pub enum Error {
     Interrupted,
 }
 
+/// The system's reason, without the path that the crate `tempfile` adds to it: it drew the last part, and nobody asked for that.
+fn what_the_system_said(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let end = error.get_ref().and_then(|_| text.find(" at path \""));
+    text[..end.unwrap_or(text.len())].to_owned()
+}
+
 fn first_reason(skipped: &[Skipped]) -> String {
     skipped.first().map_or_else(String::new, |first| first.reason.to_string())
 }
@@ -181,9 +188,13 @@ impl Error {
             Error::Leaks(_) => Some(
                 "`finetune doctor` lists them; keep each in one part, or train all the same with --allow-leaks".into(),
             ),
-            Error::UnknownClasses { known, .. } => Some(format!("it knows: {}", known.join(", "))),
+            Error::UnknownClasses { known, .. } => Some(format!("it knows: {}", first(known))),
             Error::UnnamedClasses { .. } => Some("evaluate on as many class folders as the model has outputs".into()),
-            Error::Exists(_) => Some("choose another --out, or replace what is there with --overwrite".into()),
+            Error::Exists(_) => Some("choose another name, or replace what is there with --overwrite".into()),
+            Error::RunFile { .. } => Some("`finetune train` writes such a file, `run.toml`, into a bundle".into()),
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Some("check owner and mode, or choose another place".into())
+            }
             Error::NoRoom { .. } => Some("make room, or choose an --out on another disk".into()),
             Error::Unpublished { .. } => {
                 Some("give that folder another name or place, and it is a bundle as any other".into())
@@ -204,6 +215,13 @@ impl Error {
     }
 }
 
+/// The first names of many.
+fn first(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ") + more
+}
+
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -218,5 +236,25 @@ pub(crate) fn safetensors_io(error: safetensors::SafeTensorError) -> std::io::Er
     match error {
         safetensors::SafeTensorError::IoError(error) => error,
         other => std::io::Error::other(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_no_temporary_file() {
+        let error = tempfile::tempdir_in("gone").map_err(io_error("gone")).unwrap_err().to_string();
+        assert!(error.starts_with("gone: ") && !error.contains(".tmp"), "{error}");
+        let error = io_error("full")(std::io::ErrorKind::StorageFull.into()).to_string();
+        assert!(error.starts_with("full: ") && error.len() > "full: ".len(), "{error}");
+    }
+
+    #[test]
+    fn many_names_are_shortened() {
+        let names: Vec<String> = (0..12).map(|index| index.to_string()).collect();
+        assert_eq!(first(&names), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …");
+        assert_eq!(first(&names[..2]), "0, 1");
     }
 }

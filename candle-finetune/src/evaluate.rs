@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use candle_resnet::{Classifier, Model};
 
 use crate::calibration::LabelledLogits;
+use crate::dataset::composed;
 use crate::error::{Error, Result};
 use crate::extract::{ExtractObserver, Extracted, Unreadable, Views, extract};
 use crate::images::LabelledImages;
@@ -54,7 +55,7 @@ fn match_classes(classes: &[String], names: &[String], synsets: &[String], outpu
     let unknown: Vec<String> =
         classes.iter().zip(&found).filter(|(_, output)| output.is_none()).map(|(class, _)| class.clone()).collect();
     if !unknown.is_empty() {
-        return Err(Error::UnknownClasses { unknown, known: names.iter().take(10).cloned().collect() });
+        return Err(Error::UnknownClasses { unknown, known: names.to_vec() });
     }
     Ok(ClassMap { outputs: found.into_iter().flatten().collect(), by_order: false })
 }
@@ -75,8 +76,9 @@ fn names_of_outputs(names: &[String], synsets: &[String]) -> HashMap<String, usi
     known
 }
 
+/// Without what names are written with in one place and not in another.
 fn comparable(name: &str) -> String {
-    name.replace('_', " ")
+    composed(name).replace('_', " ")
 }
 
 /// What an evaluation found.

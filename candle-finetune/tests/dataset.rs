@@ -146,6 +146,14 @@ fn classes_that_differ_in_case_alone_are_told() {
 }
 
 #[test]
+fn class_in_other_characters_that_look_the_same_is_told() {
+    let root = folder(&["train/caf\u{e9}/a.png", "train/tea/a.png", "val/cafe\u{301}/b.png"]);
+    let (error, hint) = refusal(&root);
+    assert!(error.contains("the val part has classes that train lacks"), "{error}");
+    assert!(hint.contains("look the same (Unicode's forms NFC and NFD)"), "{hint}");
+}
+
+#[test]
 fn unlabelled_test_images_are_left_out_and_told() {
     let root = folder(&["train/a/1.png", "train/b/1.png", "test/1.png", "test/2.png"]);
     let dataset = read(&root);

@@ -4,7 +4,11 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-use super::{SplitName, finding::quoted, names};
+use super::{
+    SplitName,
+    finding::{FORMS, quoted},
+    names,
+};
 
 /// What is wrong with a folder of photos. Found before any image is opened.
 #[derive(Debug, Error)]
@@ -152,8 +156,13 @@ impl DatasetError {
 }
 
 fn unknown_classes_hint(unknown: &[String], known: &[String]) -> String {
-    let twin = |name: &String| known.iter().find(|known| known.to_lowercase() == name.to_lowercase());
+    let twin = |name: &String| known.iter().find(|known| names::likeness(known) == names::likeness(name));
     match unknown.iter().find_map(|name| Some((name, twin(name)?))) {
+        Some((name, twin)) if names::composed(name) == names::composed(twin) => {
+            format!(
+                "train writes `{name}` in other characters that look the same ({FORMS}): give both folders one name"
+            )
+        }
         Some((name, twin)) => format!("train calls it `{twin}`, not `{name}`: names must agree in case too"),
         None => format!("train has {}", quoted(known)),
     }

@@ -6,7 +6,13 @@ use std::{
     path::PathBuf,
 };
 
-use super::{Sample, SplitName};
+use super::{
+    Sample, SplitName,
+    names::{composed, likeness},
+};
+
+/// What two names that look the same differ in.
+pub(super) const FORMS: &str = "Unicode's forms NFC and NFD";
 
 /// Files of one kind: how many, and a few of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,7 +88,7 @@ pub enum Finding {
         /// The class.
         class: String,
     },
-    /// Classes whose names differ in case alone.
+    /// Classes whose names differ in case, or in how accents are written, alone.
     SameButForCase(Vec<String>),
 }
 
@@ -110,6 +116,9 @@ impl fmt::Display for Finding {
             }
             Finding::MissingClasses { split, classes } => write!(f, "no {split} images of {}", quoted(classes)),
             Finding::EmptyClass { split, class } => write!(f, "the {split} folder of `{class}` holds no images"),
+            Finding::SameButForCase(names) if names.windows(2).all(|pair| composed(&pair[0]) == composed(&pair[1])) => {
+                write!(f, "classes whose names look the same, in different characters ({FORMS}): {}", quoted(names))
+            }
             Finding::SameButForCase(names) => write!(f, "classes that differ only in case: {}", quoted(names)),
         }
     }
@@ -145,7 +154,7 @@ pub(super) fn compare_splits(
 fn same_but_for_case(classes: &[String]) -> impl Iterator<Item = Vec<String>> {
     let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for class in classes {
-        groups.entry(class.to_lowercase()).or_default().push(class.clone());
+        groups.entry(likeness(class)).or_default().push(class.clone());
     }
     groups.into_values().filter(|names| names.len() > 1)
 }
@@ -171,5 +180,14 @@ mod tests {
         let classes = ["Cat", "Äpfel", "cat", "dog", "äpfel"].map(str::to_owned);
         let groups: Vec<_> = same_but_for_case(&classes).collect();
         assert_eq!(groups, [["Cat", "cat"], ["Äpfel", "äpfel"]]);
+    }
+
+    #[test]
+    fn names_that_look_the_same_are_told_apart_from_others() {
+        let text = |names: [&str; 2]| Finding::SameButForCase(names.map(str::to_owned).into()).to_string();
+        assert!(text(["caf\u{e9}", "cafe\u{301}"]).contains("NFC and NFD"));
+        assert!(text(["Cat", "cat"]).contains("only in case"));
+        let classes = ["cafe\u{301}", "caf\u{e9}"].map(str::to_owned);
+        assert_eq!(same_but_for_case(&classes).count(), 1);
     }
 }

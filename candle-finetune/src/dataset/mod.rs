@@ -24,6 +24,7 @@ pub use finding::{Examples, Finding};
 pub use hold_out::hold_out;
 
 use layout::ClassFolder;
+pub(crate) use names::composed;
 
 /// What a part of a dataset is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

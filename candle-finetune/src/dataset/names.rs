@@ -1,6 +1,8 @@
 //! What the name of a file or folder says about it.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
+
+use icu_normalizer::ComposingNormalizerBorrowed;
 
 use super::SplitName;
 
@@ -58,6 +60,16 @@ pub(super) fn split(name: &str) -> Option<SplitName> {
     }
 }
 
+/// The name in Unicode's form NFC: an accent and its letter are one character, where file systems and archives may make two of them.
+pub(crate) fn composed(name: &str) -> Cow<'_, str> {
+    ComposingNormalizerBorrowed::new_nfc().normalize(name)
+}
+
+/// What two names share that differ in case, or in how accents are written, alone.
+pub(super) fn likeness(name: &str) -> String {
+    composed(&name.to_lowercase()).into_owned()
+}
+
 fn extension(path: &Path) -> String {
     path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
@@ -84,6 +96,13 @@ mod tests {
             assert!(is_hidden(Path::new("cats").join(name).as_path()), "{name}");
         }
         assert!(!is_hidden(Path::new(".hidden/cats")));
+    }
+
+    #[test]
+    fn names_that_look_the_same_are_alike() {
+        assert_eq!(composed("cafe\u{301}"), "caf\u{e9}");
+        assert_eq!(likeness("E\u{301}cole"), likeness("\u{e9}cole"));
+        assert_ne!(likeness("ecole"), likeness("\u{e9}cole"));
     }
 
     #[test]
