@@ -170,7 +170,7 @@ fn maps_are_kept_only_where_all_of_them_are_asked_for() {
 fn a_drawing_that_is_there_stays_unless_it_may_be_replaced() {
     let bench = Bench::with_photos();
     bench.file("a.svg", "mine");
-    find_lr(&bench, &["--out", "a.svg"]).failed().said(&["a.svg: exists already", "hint: choose another --out"]);
+    find_lr(&bench, &["--out", "a.svg"]).failed().said(&["a.svg: exists already", "hint: choose another name"]);
     assert_eq!(bench.read("a.svg"), "mine");
     find_lr(&bench, &["--train-from", "all", "--out", "a.svg", "--overwrite"]).succeeded();
     assert!(bench.read("a.svg").starts_with("<svg"));

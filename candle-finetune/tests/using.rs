@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::fs;
 
 use candle_core::{Device, Tensor};
 use candle_resnet::catalogue::Catalogue;
@@ -188,8 +189,7 @@ fn features_are_written_with_the_paths_they_belong_to() {
     bench.model_folder("model", None, 2);
     bench.file("photos/red/empty.jpg", "");
     let arguments = ["embed", "photos/red", "photos/blue/003.png", "--model", "model", "--out", "f.safetensors"];
-    let ran =
-        bench.run(&arguments).succeeded().said(&["9 images, 64 features each", "empty.jpg", "1 images could not"]);
+    let ran = bench.run(&arguments).succeeded().said(&["9 images, 64 features each", "empty.jpg", "1 image could not"]);
     assert_eq!(ran.out, "f.safetensors\n");
     let bytes = std::fs::read(bench.path("f.safetensors")).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -257,12 +257,54 @@ fn features_are_overwritten_only_if_asked() {
     assert_eq!(checkpoint::read(&bench.path("f.safetensors")).unwrap()["features"].dims(), [16, 64]);
     assert_eq!(bench.names(), ["f.safetensors", "photos"]);
     let onto_a_folder = [&arguments[..arguments.len() - 1], &["photos", "--overwrite"]].concat();
-    bench.run(&onto_a_folder).failed().said(&["error: photos: is a directory"]);
+    bench.run(&onto_a_folder).failed().said(&["error: photos: is a folder, expected a file to write"]);
     bench
         .run(&["embed", "gone", "--model", "resnet20_cifar", "--no-pretrained", "--out", "g"])
         .failed()
         .said(&["gone"]);
     assert!(!bench.path("g").exists());
+}
+
+#[test]
+fn what_is_no_place_for_a_file_is_refused_before_the_work() {
+    let bench = Bench::with_bundle();
+    let folder = format!("new{}", std::path::MAIN_SEPARATOR);
+    let commands: [&[&str]; 6] = [
+        &["embed", "photos", "--model", "bundle", "--out"],
+        &["predict", "photos", "--model", "bundle", "--output"],
+        &["eval", "photos", "--model", "bundle", "--report"],
+        &["doctor", "photos", "--list"],
+        &["doctor", "photos", "--report"],
+        &["find-lr", "photos", "--model", "bundle", "--out"],
+    ];
+    for command in commands {
+        let with = |place: &str| bench.run(&[command, &[place]].concat()).failed();
+        for place in ["photos", folder.as_str()] {
+            with(place).printed(&[]).said(&[&format!("error: {place}: is a folder, expected a file to write")]);
+        }
+        with("gone/file.csv").said(&["error: gone: no such folder", "hint: make it"]);
+    }
+    assert!(!bench.path("new-files").exists());
+}
+
+#[test]
+fn accents_are_the_same_in_either_form() {
+    let bench = Bench::new();
+    bench.class("photos/caf\u{e9}", RED, 8);
+    bench.class("photos/blue", BLUE, 8);
+    bench.train("photos", &["--out", "bundle"]).succeeded();
+    bench.class("others/cafe\u{301}", RED, 2);
+    bench.class("others/blue", BLUE, 2);
+    let ran = bench.run(&["eval", "others", "--model", "bundle", "--json"]).succeeded();
+    assert_eq!(ran.json_lines()[0]["top1"], 1.0);
+}
+
+#[test]
+fn a_calibration_that_cannot_be_kept_is_refused_before_the_work() {
+    let bench = Bench::with_bundle();
+    fs::rename(bench.path("bundle/config.json"), bench.path("config.json")).unwrap();
+    fs::create_dir(bench.path("bundle/config.json")).unwrap();
+    bench.run(&["eval", "photos", "--model", "bundle", "--calibrate"]).failed().printed(&[]);
 }
 
 fn load(bench: &Bench, name: &str) -> Model {

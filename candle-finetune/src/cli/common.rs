@@ -1,8 +1,8 @@
 //! Arguments and steps that several commands share.
 
 use std::ffi::OsString;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::{Path, PathBuf, is_separator};
 
 use anyhow::{Context, bail};
 use candle_core::Device;
@@ -419,18 +419,41 @@ pub fn scan_telling(dir: &Path, tell: &mut dyn FnMut(&str)) -> anyhow::Result<Da
 
 /// Refuses, before the work, a file that cannot be made, or that is there and may not be replaced.
 pub fn check_can_write(out: &Path, overwrite: bool) -> anyhow::Result<()> {
+    check_names_a_file(out)?;
     if out.exists() && !overwrite {
         return Err(candle_finetune::Error::Exists(out.into()).into());
-    }
-    if out.is_dir() {
-        return Err(candle_finetune::Error::Io { path: out.into(), source: ErrorKind::IsADirectory.into() }.into());
     }
     new_file(out).map(drop)
 }
 
+/// Refuses what can only be a folder, and a file in a folder that is not there.
+pub fn check_names_a_file(out: &Path) -> anyhow::Result<()> {
+    let parent = folder_of(out);
+    if out.is_dir() || out.as_os_str().to_string_lossy().ends_with(is_separator) {
+        bail!("{}: is a folder, expected a file to write", out.display());
+    }
+    if !parent.is_dir() {
+        bail!("{}: no such folder\nhint: make it, or choose another place", parent.display());
+    }
+    Ok(())
+}
+
+/// Writes beside the file and renames, so that a half-written one never has its name.
+pub fn write_whole(out: &Path, write: impl FnOnce(&mut NamedTempFile) -> io::Result<()>) -> anyhow::Result<()> {
+    let failed = |source| candle_finetune::Error::Io { path: out.into(), source };
+    let mut file = new_file(out)?;
+    write(&mut file).map_err(failed)?;
+    file.persist(out).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// A file beside `out`, to be renamed when all of it is there.
 pub fn new_file(out: &Path) -> anyhow::Result<NamedTempFile> {
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = folder_of(out);
     let mut builder = tempfile::Builder::new();
     builder.prefix(".unfinished-");
     // A temporary file is its owner's alone; what comes of this one is like any other file.

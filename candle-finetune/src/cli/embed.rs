@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
 use candle_core::{Device, Tensor};
 use candle_finetune::dataset::Sample;
 use candle_finetune::extract::{Extracted, Unreadable, Views, batch_size, extract};
@@ -14,7 +13,7 @@ use candle_resnet::{FeatureExtractor, Model};
 use clap::{Args, ValueEnum};
 
 use super::Outcome;
-use super::common::{FreshArgument, ModelArguments, ReadingArguments, check_can_write, new_file};
+use super::common::{FreshArgument, ModelArguments, ReadingArguments, check_can_write, write_whole};
 use super::interrupt::Interrupt;
 use super::photos::listed;
 use super::progress::ImagePass;
@@ -115,8 +114,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let extracted = pass.run(|observer| {
         extract(extractor.as_ref(), &model.preprocessing, &samples.as_slice(), Views::Plain, unreadable, observer)
     })?;
-    write(&arguments.out, &extracted, &shape, &samples)
-        .map_err(|error| anyhow!("{}: {error}", arguments.out.display()))?;
+    write(&arguments.out, &extracted, &shape, &samples)?;
     let (images, shape) = (extracted.kept.len(), shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×"));
     writeln!(stdout(), "{}", arguments.out.display())?;
     say!("{images} images, {shape} features each");
@@ -124,15 +122,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Writes beside the file and renames, so that a half-written one never has its name.
+/// Writes features, and the paths of their images.
 fn write(out: &Path, extracted: &Extracted, shape: &[usize], samples: &[Sample]) -> anyhow::Result<()> {
     let paths: Vec<_> = extracted.kept.iter().map(|&index| samples[index].path.to_string_lossy()).collect();
     let metadata = HashMap::from([("paths".to_string(), serde_json::to_string(&paths)?)]);
     let shape = [&[extracted.kept.len()], shape].concat();
     // (N, 1, D) → (N, D) or (N, C, H, W)
     let features: Tensor = extracted.features.to_device(&Device::Cpu)?.reshape(shape)?;
-    let mut file = new_file(out)?;
-    file.write_all(&safetensors::serialize([("features", features)], Some(metadata))?)?;
-    file.persist(out)?;
-    Ok(())
+    let content = safetensors::serialize([("features", features)], Some(metadata))?;
+    write_whole(out, |file| file.write_all(&content))
 }

@@ -90,6 +90,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             arguments.model.model
         );
     }
+    if let Some(bundle) = bundle.filter(|_| arguments.calibrate) {
+        check_can_write(&bundle.join("config.json"), true)?;
+    }
     let interrupt = Interrupt::listen()?;
     let map = ClassMap::between(&dataset.classes, &model)?;
     if map.by_order {

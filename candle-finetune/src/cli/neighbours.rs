@@ -193,7 +193,7 @@ impl Search<'_> {
 fn keep(index: &Index, path: &Path, network: &candle_finetune::key::Key) -> anyhow::Result<()> {
     let file = new_file(path)?;
     index.write(file.path(), network)?;
-    file.persist(path)?;
+    file.persist(path).map_err(|error| candle_finetune::Error::Io { path: path.into(), source: error.error })?;
     Ok(())
 }
 

@@ -54,10 +54,22 @@ impl Files {
     pub fn empty(folder: PathBuf) -> Result<Files> {
         fs::create_dir_all(&folder).map_err(io_error(&folder))?;
         let files = Files { folder };
-        for old in Beside::ALL.iter().map(|&file| files.path(file)).filter(|old| old.is_file()) {
+        for old in files.there() {
             fs::remove_file(&old).map_err(io_error(old))?;
         }
         Ok(files)
+    }
+
+    /// Leaves none of them, nor the folder, unless something else is in it.
+    pub fn take_away(&self) {
+        for file in self.there() {
+            let _ = fs::remove_file(file);
+        }
+        let _ = fs::remove_dir(&self.folder);
+    }
+
+    fn there(&self) -> impl Iterator<Item = PathBuf> {
+        Beside::ALL.iter().map(|&file| self.path(file)).filter(|path| path.is_file())
     }
 
     /// Keeps a drawing, and gives it on.

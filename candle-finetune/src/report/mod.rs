@@ -77,14 +77,18 @@ impl Report<'_> {
     /// Files of an earlier report are replaced. Images that cannot be read any more are left out.
     ///
     /// # Errors
-    /// If a file cannot be written, or what explains pictures fails.
+    /// If a file cannot be written, or what explains pictures fails; none of it stays then.
     pub fn write(self, page: &Path) -> Result<()> {
         let files = Files::empty(folder_of(page))?;
-        let curves = self.curves(&files)?;
+        self.write_with(&files, page).inspect_err(|_| files.take_away())
+    }
+
+    fn write_with(self, files: &Files, page: &Path) -> Result<()> {
+        let curves = self.curves(files)?;
         let (cards, measured) = match &self.measured {
             Some(measured) => {
                 let sections = Sections::of(measured);
-                (sections.cards(), Some(sections.view(&files)?))
+                (sections.cards(), Some(sections.view(files)?))
             }
             None => (Vec::new(), None),
         };

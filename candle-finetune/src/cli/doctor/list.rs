@@ -4,21 +4,21 @@ use std::path::Path;
 
 use candle_finetune::doctor::{Image, Report};
 
-use crate::cli::common::new_file;
+use crate::cli::common::write_whole;
 
 const HEADINGS: [&str; 7] =
     ["path", "split", "label", "label-probability", "other-label", "other-probability", "distance"];
 
-/// Writes beside the file and renames. What no network looked at is empty.
+/// What no network looked at is empty.
 pub fn write(out: &Path, report: &Report, classes: &[String]) -> anyhow::Result<()> {
-    let mut table = csv::Writer::from_writer(new_file(out)?);
-    table.write_record(HEADINGS)?;
-    for image in &report.images {
-        table.write_record(row(image, classes))?;
-    }
-    let file = table.into_inner().map_err(|error| error.into_error())?;
-    file.persist(out)?;
-    Ok(())
+    write_whole(out, |file| {
+        let mut table = csv::Writer::from_writer(file);
+        table.write_record(HEADINGS)?;
+        for image in &report.images {
+            table.write_record(row(image, classes))?;
+        }
+        table.flush()
+    })
 }
 
 fn row(image: &Image, classes: &[String]) -> [String; 7] {

@@ -15,7 +15,7 @@ use clap::{Arg, ArgGroup, Args};
 use serde_json::json;
 
 use super::Outcome;
-use super::common::{check_can_write, new_file};
+use super::common::{check_can_write, write_whole};
 use super::interrupt::Interrupt;
 use super::stdout::stdout;
 use super::text::quoted;
@@ -94,7 +94,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let machine = Machine { maps: store.as_ref(), ..machine };
     let RangeTested { curve, findings } =
         find_lr(&model, machine, &Splits::of(&dataset), &settings, test, &mut display)?;
-    write(&out, &plot::svg(&curve, &title)?)?;
+    let drawing = plot::svg(&curve, &title)?;
+    write_whole(&out, |file| file.write_all(drawing.as_bytes()))?;
     print_findings(&findings);
     print(&curve, &out, arguments.json)?;
     Ok(if curve.valley().is_some() { Outcome::Done } else { Outcome::Unsatisfied })
@@ -110,15 +111,6 @@ impl Arguments {
         test.validate().map_err(Error::from)?;
         Ok(test)
     }
-}
-
-/// Writes beside the file and renames, so that a half-written one never has its name.
-fn write(out: &Path, svg: &str) -> anyhow::Result<()> {
-    let failed = |source| Error::Io { path: out.into(), source };
-    let mut file = new_file(out)?;
-    file.write_all(svg.as_bytes()).map_err(failed)?;
-    file.persist(out).map_err(|error| failed(error.error))?;
-    Ok(())
 }
 
 fn print(curve: &Curve, out: &Path, as_json: bool) -> std::io::Result<()> {

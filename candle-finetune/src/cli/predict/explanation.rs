@@ -50,6 +50,9 @@ impl Explanations {
     pub fn open(arguments: &Arguments) -> Result<Option<Explanations>> {
         let Some(folder) = arguments.explain.clone() else { return Ok(None) };
         let failed = |source| Error::Io { path: folder.clone(), source };
+        if folder.is_file() {
+            return Err(failed(io::ErrorKind::NotADirectory.into()));
+        }
         fs::create_dir_all(&folder).map_err(failed)?;
         let holds_something = fs::read_dir(&folder).map_err(failed)?.next().is_some();
         if holds_something && !arguments.overwrite && !arguments.resume {

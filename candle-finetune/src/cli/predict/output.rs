@@ -12,14 +12,17 @@ use super::Arguments;
 use super::kept::Kept;
 use super::row::{Row, Sheet};
 use super::summary::Counts;
+use crate::cli::common::check_names_a_file;
 use crate::cli::stdout;
 
-/// Refuses, before the work, a file that is there and may be neither replaced nor gone on with.
+/// Refuses, before the work, what is no file's name, and a file that is there and may be neither replaced nor gone on with.
 pub fn check_may_write(arguments: &Arguments) -> anyhow::Result<()> {
-    match &arguments.output {
-        Some(path) if path.exists() && !arguments.overwrite && !arguments.resume => Err(exists(path)),
-        _ => Ok(()),
+    let Some(path) = &arguments.output else { return Ok(()) };
+    check_names_a_file(path)?;
+    if path.exists() && !arguments.overwrite && !arguments.resume {
+        return Err(exists(path));
     }
+    Ok(())
 }
 
 fn exists(path: &Path) -> anyhow::Error {
