@@ -89,6 +89,10 @@ impl RunFile {
     /// # Errors
     /// If it cannot be read, or says what no run can be asked to do.
     pub fn read(path: &Path) -> Result<RunFile> {
+        if path.is_dir() {
+            let reason = "is a folder, expected the file `run.toml` of a bundle".into();
+            return Err(Error::RunFile { path: path.into(), reason });
+        }
         let text = fs::read_to_string(path).map_err(io_error(path))?;
         toml::from_str(&text).map_err(|error| Error::RunFile { path: path.into(), reason: error.to_string() })
     }
@@ -128,5 +132,7 @@ mod tests {
         let message = RunFile::read(&path).unwrap_err().to_string();
         assert!(message.contains("run.toml: ") && message.contains("unknown field `val-part`"), "{message}");
         assert!(matches!(RunFile::read(&folder.path().join("gone.toml")), Err(Error::Io { .. })));
+        let message = RunFile::read(folder.path()).unwrap_err().to_string();
+        assert!(message.ends_with("is a folder, expected the file `run.toml` of a bundle"), "{message}");
     }
 }

@@ -248,7 +248,12 @@ fn tables_hold_labels_truth_and_what_could_not_be_read() {
     assert_eq!(column("right"), ["true", "", "false", ""]);
     assert_eq!(column("error"), ["", "gone.png: no such file", "", ""]);
     bench.file("odd.csv", "path,label\nphotos/red/000.png,green\n");
-    predict(&bench, &["photos", "--labels", "odd.csv"]).failed().said(&["does not know 1 of the classes: green"]);
+    predict(&bench, &["photos", "--labels", "odd.csv"])
+        .failed()
+        .said(&["error: odd.csv: the model does not know 1 of the classes: green", "hint: it knows: "]);
+    bench.file("semicolons.csv", "path;label\nphotos/red/000.png;red\n");
+    let ran = predict(&bench, &["photos", "--labels", "semicolons.csv"]).failed();
+    ran.said(&["semicolons.csv: no table of path,label: its first line is `path;label`"]);
     bench.file("none.csv", "photo\nx\n");
     predict(&bench, &["photos", "--labels", "none.csv"]).failed().said(&["none.csv: no table of path,label"]);
 }

@@ -44,7 +44,10 @@ impl Truths {
         }
         let classes: BTreeSet<String> = lines.into_iter().map(|line| line.label).collect();
         let classes: Vec<String> = classes.into_iter().collect();
-        let map = ClassMap::between(&classes, model)?;
+        let map = ClassMap::between(&classes, model).map_err(|error| {
+            let named = format!("{}: {error}", file.display());
+            anyhow::Error::from(error).context(named)
+        })?;
         if map.by_order {
             say!("note: the model does not name its classes; labels are taken in alphabetical order");
         }
@@ -96,7 +99,12 @@ fn some(first: &Path, count: usize) -> String {
 }
 
 fn read_lines(file: &Path) -> anyhow::Result<Vec<Line>> {
-    let lines: Vec<Line> = csv::Reader::from_path(file)?.into_deserialize().collect::<csv::Result<_>>()?;
+    let mut reader = csv::Reader::from_path(file)?;
+    let columns = reader.headers()?;
+    if !["path", "label"].iter().all(|name| columns.iter().any(|column| column == *name)) {
+        bail!("its first line is `{}`", columns.iter().collect::<Vec<_>>().join(","));
+    }
+    let lines: Vec<Line> = reader.into_deserialize().collect::<csv::Result<_>>()?;
     if lines.is_empty() {
         bail!("it has no rows");
     }
