@@ -226,6 +226,11 @@ fn a_stopped_run_is_in_the_way_of_another_for_the_same_bundle() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("holds a run that was stopped"), "{said}");
     assert!(said.contains("--resume cut.unfinished") && said.contains("--overwrite"), "{said}");
+    let lock = fs::File::create(bench.path("cut.unfinished/lock")).unwrap();
+    lock.try_lock().unwrap();
+    let said = String::from_utf8(command(&bench, "cut", &[]).output().unwrap().stderr).unwrap();
+    assert!(said.contains("another process is training this run") && !said.contains("--resume"), "{said}");
+    drop(lock);
     assert!(!checkpoints(&bench, "cut").is_empty());
     let output = command(&bench, "cut", &["--overwrite"]).output().unwrap();
     assert!(output.status.success());

@@ -37,6 +37,7 @@ impl Unfinished {
     pub fn begin(target: &Path, run: &RunFile, every: Duration, replaces: bool) -> anyhow::Result<Unfinished> {
         let folder = folder_of(target);
         if is_taken(target) && !replaces {
+            lock(&folder)?; // Who holds it is at work.
             let path = quoted(&folder.to_string_lossy());
             bail!(
                 "{path}: holds a run that was stopped\nhint: go on with it by --resume {path}, or begin anew with --overwrite"
