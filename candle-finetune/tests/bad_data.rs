@@ -251,7 +251,7 @@ fn photos_that_are_all_unreadable_are_an_error_that_names_the_first() {
 fn one_photo_per_class_is_enough() {
     let bench = Bench::new();
     bench.two_colours("photos", 1);
-    short_training(&bench, &[]).succeeded();
+    short_training(&bench, &[]).succeeded().said(&["2 to train, none held out (one of each class), 0 to test"]);
     assert_eq!(bench.rows("bundle/splits.csv").len(), 2);
 }
 
@@ -293,7 +293,7 @@ mod unix {
             return;
         }
         forbid(&bench.path("photos/red/000.png"), 0o000);
-        short_training(&bench, &[]).succeeded().said(&["000.png: permission denied", "1 images could not be read"]);
+        short_training(&bench, &[]).succeeded().said(&["000.png: permission denied", "1 image could not be read"]);
         forbid(&bench.path("photos/red"), 0o000);
         let ran = bench.train("photos", &["--out", "other"]).failed();
         forbid(&bench.path("photos/red"), 0o755);
@@ -308,7 +308,11 @@ mod unix {
         }
         fs::create_dir(bench.path("locked")).unwrap();
         forbid(&bench.path("locked"), 0o555);
-        bench.train("photos", &["--out", "locked/bundle"]).failed().said(&["error: locked: "]).did_not_say(&["frozen"]);
+        bench
+            .train("photos", &["--out", "locked/bundle"])
+            .failed()
+            .said(&["error: locked: ", "hint: check owner and mode"])
+            .did_not_say(&["frozen", ".bundle-"]);
         forbid(&bench.path("locked"), 0o755);
     }
 
@@ -353,6 +357,15 @@ mod unix {
         cramped(&bench, &arguments).failed().said(&["error: bundle/model.safetensors: "]);
         assert_eq!(before, bench.tensors("bundle/model.safetensors"));
         assert_eq!(common::names_in(&bench.path("bundle")), names);
+    }
+
+    #[test]
+    fn a_report_that_does_not_fit_is_named_and_leaves_nothing() {
+        let bench = Bench::with_bundle();
+        let names = bench.names();
+        let arguments = ["eval", "photos", "--model", "bundle", "--report", "page.html"];
+        cramped(&bench, &arguments).failed().said(&["error: page.html: "]);
+        assert_eq!(bench.names(), names);
     }
 
     #[test]

@@ -126,7 +126,7 @@ fn photos_that_cannot_be_read_are_reported_from_kept_maps_too() {
     for bundle in ["kept", "found"] {
         let ran = train(&bench, bundle, &["--val-fraction", "0"]).succeeded();
         assert_eq!(ran.err.matches("broken.png").count(), 1, "{ran:?}");
-        ran.said(&["1 images could not be read"]);
+        ran.said(&["1 image could not be read"]);
     }
     assert!(weights(&bench, "found") == weights(&bench, "kept"));
 }

@@ -243,7 +243,7 @@ fn images_that_cannot_be_read_are_skipped_once_and_for_all() {
     for options in [&["--freeze-epochs", "0"][..], &[]] {
         let ran = unfreeze(&bench, "layer3", "bundle", &[options, &["--overwrite"]].concat()).succeeded();
         assert_eq!(ran.err.matches("broken.png").count(), 1, "{ran:?}");
-        ran.said(&["1 images could not be read"]);
+        ran.said(&["1 image could not be read"]);
     }
     unfreeze(&bench, "layer3", "strict", &["--strict"]).failed().said(&["broken.png"]);
     bench.file("lost/red/a.png", "not a picture");

@@ -55,10 +55,10 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  finetune demo                                   the whole way on pictures of its own, without network
-  finetune train photos --model resnet18          one folder per class in `photos`
+  finetune demo                                 the whole way, without network
+  finetune train photos --model resnet18        one folder per class
   finetune predict cat.jpg --model photos-resnet18
-  finetune predict cat.jpg --model resnet50       ImageNet's classes
+  finetune predict cat.jpg --model resnet50     ImageNet's classes
   finetune eval photos/test --model photos-resnet18 --json";
 
 #[derive(Subcommand)]

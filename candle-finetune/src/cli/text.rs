@@ -35,6 +35,11 @@ pub fn percent(fraction: f64) -> String {
     format!("{:.digits$} %", 100.0 * fraction)
 }
 
+/// So many of a thing whose plural ends in s.
+pub fn several(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// An argument as a shell takes it.
 pub fn quoted(argument: &str) -> String {
     let plain = |character: char| character.is_alphanumeric() || "/\\._-:=,".contains(character);

@@ -8,6 +8,9 @@ use crate::dataset::{self, Dataset, DatasetError, SplitName, Survey};
 /// Training images below which a class is learned by luck.
 const FEW: usize = 10;
 
+/// Classes of few images that are named.
+const LISTED: usize = 20;
+
 /// How many times the training images of the smallest class the largest may have.
 const BALANCED: usize = 3;
 
@@ -114,8 +117,12 @@ fn training_counts(dataset: &Dataset) -> BTreeMap<&str, usize> {
 fn few_images(dataset: &Dataset) -> Option<Finding> {
     let counts = training_counts(dataset);
     let few = counts.into_iter().filter(|(_, count)| (1..FEW).contains(count));
-    let few: Vec<String> = few.map(|(class, count)| format!("`{class}` {count}")).collect();
-    (!few.is_empty()).then(|| Finding::new(Kind::FewImages, few.join(", "), Vec::new()))
+    let mut few: Vec<(&str, usize)> = few.collect();
+    few.sort_by_key(|(_, count)| *count);
+    let listed: Vec<String> = few.iter().take(LISTED).map(|(class, count)| format!("`{class}` {count}")).collect();
+    let more = few.len() - listed.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!few.is_empty()).then(|| Finding::new(Kind::FewImages, listed.join(", ") + &more, Vec::new()))
 }
 
 fn imbalance(dataset: &Dataset) -> Option<Finding> {
@@ -132,6 +139,16 @@ fn imbalance(dataset: &Dataset) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_small_classes_the_smallest_are_named() {
+        let classes: Vec<String> = (0..40).map(|index| format!("c{index:02}")).collect();
+        let sample = |label| dataset::Sample { path: format!("{label}.png").into(), label };
+        let train = (0..40).chain(0..39).map(sample).collect();
+        let splits = BTreeMap::from([(SplitName::Train, train)]);
+        let text = few_images(&Dataset { root: "photos".into(), classes, splits, findings: Vec::new() }).unwrap().text;
+        assert!(text.starts_with("`c39` 1, `c00` 2, ") && text.ends_with("`c18` 2 and 20 more"), "{text}");
+    }
 
     #[test]
     fn copies_of_folders_are_known_by_their_names() {

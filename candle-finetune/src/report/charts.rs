@@ -72,6 +72,11 @@ fn empty_corner(points: &[(f64, f64)]) -> SeriesLabelPosition {
     emptiest.map_or(UpperRight, |(corner, ..)| corner)
 }
 
+/// An epoch; nothing between two of them, where the grid of a short training has lines, too.
+fn whole(epoch: f64) -> String {
+    if (epoch - epoch.round()).abs() < 1e-6 { format!("{epoch:.0}") } else { String::new() }
+}
+
 /// Lines over epochs, at most two.
 pub fn curves(what: &str, unit: Unit, series: &[Series<'_>]) -> Drawing {
     drawn(SIZE, |root| {
@@ -79,7 +84,7 @@ pub fn curves(what: &str, unit: Unit, series: &[Series<'_>]) -> Drawing {
         let last = points().map(|(x, _)| x).fold(1.0, f64::max);
         let (low, high) = span(points().map(|(_, y)| y), unit);
         let mut chart = cartesian(root, (1.0, last.max(2.0)), (low, high))?;
-        mesh(&mut chart, "epoch", what, (&|epoch| format!("{epoch:.0}"), &|value| unit.text(value)))?;
+        mesh(&mut chart, "epoch", what, (&whole, &|value| unit.text(value)))?;
         for (series, colour) in series.iter().zip([FIRST, SECOND]) {
             let finite = series.points.iter().copied().filter(|(_, y)| y.is_finite());
             let drawn = chart.draw_series(LineSeries::new(finite, colour.stroke_width(2)).point_size(2))?;
@@ -265,6 +270,16 @@ fn span(values: impl Iterator<Item = f64> + Clone, unit: Unit) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn epochs_are_whole_however_few_there_are() {
+        for last in [1, 2, 3, 60] {
+            let points = (1..=last).map(|epoch| (f64::from(epoch), 0.5)).collect();
+            let drawing = curves("top-1", Unit::Percent, &[Series { name: "a", points }]).unwrap();
+            let times = |epoch: u32| drawing.lines().filter(|line| line.trim() == epoch.to_string()).count();
+            assert!((1..=last).all(|epoch| times(epoch) == 1 || last > 3 && times(epoch) == 0), "{last}: {drawing}");
+        }
+    }
 
     #[test]
     fn a_legend_lies_where_no_line_is() {

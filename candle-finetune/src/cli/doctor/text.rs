@@ -6,7 +6,10 @@ use std::path::Path;
 use candle_finetune::dataset::SplitName;
 use candle_finetune::doctor::{Census, File, Finding, Report, Severity};
 
+use console::{Alignment, measure_text_width, pad_str};
+
 use crate::cli::stdout::stdout;
+use crate::cli::text::several;
 
 /// Classes of which each has a line of its own; of more, the smallest and the largest.
 const CLASSES: usize = 20;
@@ -40,18 +43,16 @@ fn verdict(findings: &[Finding]) -> String {
     match (count(Severity::Error), count(Severity::Warning)) {
         (0, 0) => "nothing stands against training".into(),
         (0, warnings) => format!("{} to look at before training", several(warnings, "finding")),
+        (errors, 0) => several(errors, "error"),
         (errors, warnings) => {
             format!("{} and {}", several(errors, "error"), several(warnings, "finding") + " to look at before training")
         }
     }
 }
 
-fn several(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
 fn print_census(out: &mut impl Write, census: &Census) -> io::Result<()> {
-    let width = census.classes.iter().map(|(class, _)| class.chars().count()).max().unwrap_or(0).max("images".len());
+    let width =
+        census.classes.iter().map(|(class, _)| measure_text_width(class)).max().unwrap_or(0).max("images".len());
     let headings: String = census.splits.keys().map(|split| format!("{:>9}", split.to_string())).collect();
     writeln!(out, "{:width$}{headings}", "")?;
     for line in class_lines(census, width) {
@@ -69,7 +70,7 @@ fn print_census(out: &mut impl Write, census: &Census) -> io::Result<()> {
 fn class_lines(census: &Census, width: usize) -> Vec<String> {
     let line = |(class, counts): &(String, std::collections::BTreeMap<SplitName, usize>)| {
         let counts: String = counts.values().map(|count| format!("{count:>9}")).collect();
-        format!("{class:width$}{counts}")
+        format!("{}{counts}", pad_str(class, width, Alignment::Left, None))
     };
     if census.classes.len() <= CLASSES {
         return census.classes.iter().map(line).collect();

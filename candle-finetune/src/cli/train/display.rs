@@ -14,7 +14,7 @@ use crate::cli::interrupt;
 use crate::cli::progress::{image_bar, text_below};
 use crate::cli::screen::{self, Shown};
 use crate::cli::stdout::stdout;
-use crate::cli::text::{bytes, duration, quoted};
+use crate::cli::text::{bytes, duration, quoted, several};
 
 /// How long a head trains before it gets a status: what comes and goes in no time only flickers.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -139,7 +139,7 @@ impl Observer for Display {
             Phase::Fit => self.course.begin(total, std::mem::take(&mut self.earlier)),
             Phase::Refit => {
                 self.course.begin(total, Vec::new());
-                say!("{:>12} once more on all training images, {total} epochs", "refit");
+                say!("{:>12} once more on all training images, {}", "refit", several(total, "epoch"));
             }
         }
     }
@@ -232,7 +232,7 @@ pub fn print_findings(findings: &Findings) {
         say!("skipped: {}", skipped.reason);
     }
     if !findings.skipped.is_empty() {
-        say!("{:>12} {} images could not be read", "skipped", findings.skipped.len());
+        say!("{:>12} {} could not be read", "skipped", several(findings.skipped.len(), "image"));
     }
 }
 

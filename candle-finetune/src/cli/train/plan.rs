@@ -9,7 +9,7 @@ use candle_finetune::train::tail::{BatchNorm, Sampler, TailSettings, TrainFrom};
 use candle_resnet::Model;
 use candle_resnet::training::Statistics;
 
-use crate::cli::text::count;
+use crate::cli::text::{count, several};
 
 /// Prints data, model, what of it trains and how.
 pub fn print(model: &Model, dataset: &Dataset, settings: &Settings) -> anyhow::Result<()> {
@@ -42,6 +42,7 @@ pub fn print_for_range_test(model: &Model, dataset: &Dataset, settings: &Setting
 fn print_data(dataset: &Dataset, settings: &Settings) {
     let images = |split| dataset.split(split).len();
     let val = match images(SplitName::Val) {
+        0 if settings.val_fraction > 0.0 && !has_pairs(dataset) => "none held out (one of each class)".into(),
         0 if settings.val_fraction > 0.0 => format!("{:.0} % of them held out", 100.0 * settings.val_fraction),
         0 => "no validation".into(),
         images => format!("{images} to validate"),
@@ -49,6 +50,11 @@ fn print_data(dataset: &Dataset, settings: &Settings) {
     let classes = &dataset.classes;
     say!("{:>12} {} classes: {}", "data", classes.len(), shortened(classes));
     say!("{:>12} {} to train, {val}, {} to test", "images", images(SplitName::Train), images(SplitName::Test));
+}
+
+/// Whether a class has two training images, of which one can be held out.
+fn has_pairs(dataset: &Dataset) -> bool {
+    dataset.split(SplitName::Train).len() > dataset.classes.len()
 }
 
 fn print_views(settings: &Settings) {
@@ -86,7 +92,7 @@ fn print_head(model: &Model, classes: usize) {
 
 fn print_tail(model: &Model, classes: usize, tail: &TailSettings, settings: &Settings) -> anyhow::Result<()> {
     say!("{:>12} {}, {}", "model", network(model), trained_text(&tail.train_from));
-    say!("{:>12}   {:>12}   {:<13}   {:<22}   learning rate", "part", "parameters", "", "batch norms");
+    say!("{:>12}   {:>12}   {:<13}   {:<18}   learning rate", "part", "parameters", "", "batch norms");
     for plan in part_plans(&model.architecture, classes, &tail.resolved(model.provenance.file.is_none()))? {
         say!("{}", part_line(&plan));
     }
@@ -100,7 +106,9 @@ fn print_tail(model: &Model, classes: usize, tail: &TailSettings, settings: &Set
 fn print_norms_and_start(tail: &TailSettings, settings: &Settings) {
     say!("{:>12} {}", "norms", norms(tail));
     match tail.head_first {
-        true => say!("{:>12} first, {} epochs on features of the frozen network", "head", settings.head.epochs),
+        true => {
+            say!("{:>12} first, {} on features of the frozen network", "head", several(settings.head.epochs, "epoch"))
+        }
         false => say!("{:>12} as it is drawn", "head"),
     }
 }
@@ -131,7 +139,7 @@ fn part_line(PartPlan { part, parameters, trained, lr, statistics }: &PartPlan) 
         Some(Statistics::Batch) => "follow the batch",
     };
     let lr = lr.map_or("–".into(), |lr| format!("{lr:.2e}"));
-    format!("{:>12}   {:>12}   {trains:<13}   {norms:<22}   {lr}", part.to_string(), count(*parameters))
+    format!("{:>12}   {:>12}   {trains:<13}   {norms:<18}   {lr}", part.to_string(), count(*parameters))
 }
 
 /// What a step does beside the usual.
