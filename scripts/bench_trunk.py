@@ -11,6 +11,7 @@ import argparse
 import copy
 import json
 import logging
+import os
 import statistics
 import subprocess
 import sys
@@ -79,7 +80,8 @@ def timed(call, seconds):
 def ours(name, batch, threads, repeat, *options):
     command = [PROGRAM, "bench", "--model", name, "--no-pretrained", "--size", "224", "--json", "--repeat", repeat]
     command += ["--batch", batch, "--threads", threads, *options]
-    output = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
+    environment = {**os.environ, "CANDLE_NUM_THREADS": str(threads)}  # the program leaves candle one thread, if nothing is said
+    output = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True, env=environment).stdout
     return json.loads(output)["median_ms_per_image"]
 
 
