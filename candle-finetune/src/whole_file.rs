@@ -13,7 +13,9 @@ use crate::error::{Result, io_error};
 pub fn write(path: &Path, content: &[u8]) -> Result<()> {
     let mut file = File::create(path).map_err(io_error(path))?;
     file.write_all(content).map_err(|error| {
-        let _ = fs::remove_file(path);
+        if path.is_file() {
+            let _ = fs::remove_file(path);
+        }
         io_error(path)(error)
     })
 }

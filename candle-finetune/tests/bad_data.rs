@@ -287,6 +287,46 @@ mod unix {
     }
 
     #[test]
+    fn a_pipe_is_written_to_and_not_replaced() {
+        use std::os::unix::fs::FileTypeExt;
+
+        let bench = Bench::with_bundle();
+        let pipe = bench.path("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let is_pipe = || fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo();
+        let model = ["--model", "resnet20_cifar", "--no-pretrained"];
+        for (arguments, expected) in [
+            ([&["embed", "photos", "--out", "pipe"], &model[..]].concat(), "__metadata__"),
+            (vec!["doctor", "photos", "--list", "pipe"], "path,split,"),
+            (vec!["predict", "photos", "--model", "bundle", "--output", "pipe", "--format", "csv"], "path,"),
+        ] {
+            let reader = std::thread::spawn({
+                let pipe = pipe.clone();
+                move || fs::read(pipe).unwrap()
+            });
+            bench.run(&arguments).succeeded();
+            assert!(is_pipe(), "{arguments:?}");
+            let read = reader.join().unwrap();
+            assert!(String::from_utf8_lossy(&read).contains(expected), "{arguments:?}");
+        }
+        let ran = bench.run(&["eval", "photos", "--model", "bundle", "--report", "pipe", "--overwrite"]).failed();
+        ran.said(&["error: pipe: is no file, and a report is a page with a folder beside it"]);
+        bench.run(&["predict", "photos", "--model", "bundle", "--explain", "pipe"]).failed().said(&["not a directory"]);
+        assert!(is_pipe());
+    }
+
+    #[test]
+    fn a_link_to_a_file_stays_one() {
+        let bench = Bench::with_photos();
+        bench.file("elsewhere/features", "old");
+        symlink("elsewhere/features", bench.path("link")).unwrap();
+        let model = ["--model", "resnet20_cifar", "--no-pretrained"];
+        bench.run(&[&["embed", "photos", "--out", "link", "--overwrite"], &model[..]].concat()).succeeded();
+        assert_eq!(fs::read_link(bench.path("link")).unwrap(), Path::new("elsewhere/features"));
+        assert!(fs::read(bench.path("elsewhere/features")).unwrap().len() > 100);
+    }
+
+    #[test]
     fn an_unreadable_photo_is_skipped_and_an_unreadable_folder_refused() {
         let bench = Bench::with_photos();
         if !modes_bind(&bench) {

@@ -1,7 +1,8 @@
 //! Arguments and steps that several commands share.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf, is_separator};
 
 use anyhow::{Context, bail};
@@ -417,13 +418,22 @@ pub fn scan_telling(dir: &Path, tell: &mut dyn FnMut(&str)) -> anyhow::Result<Da
     Ok(dataset)
 }
 
-/// Refuses, before the work, a file that cannot be made, or that is there and may not be replaced.
+/// Refuses, before the work, a file that cannot be made, or that is there and may not be replaced. What is no file, such as `/dev/stdout`, is never
+/// replaced.
 pub fn check_can_write(out: &Path, overwrite: bool) -> anyhow::Result<()> {
     check_names_a_file(out)?;
+    if is_special(out) {
+        return Ok(());
+    }
     if out.exists() && !overwrite {
         return Err(candle_finetune::Error::Exists(out.into()).into());
     }
     new_file(out).map(drop)
+}
+
+/// Whether it is there, and neither a file nor a folder: a device, or a pipe.
+pub fn is_special(out: &Path) -> bool {
+    fs::metadata(out).is_ok_and(|what| !what.is_file() && !what.is_dir())
 }
 
 /// Refuses what can only be a folder, and a file in a folder that is not there.
@@ -438,12 +448,17 @@ pub fn check_names_a_file(out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes beside the file and renames, so that a half-written one never has its name.
-pub fn write_whole(out: &Path, write: impl FnOnce(&mut NamedTempFile) -> io::Result<()>) -> anyhow::Result<()> {
+/// Writes beside the file and renames, so that a half-written one never has its name; a link stays one. A device or a pipe is written to.
+pub fn write_whole(out: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
     let failed = |source| candle_finetune::Error::Io { path: out.into(), source };
-    let mut file = new_file(out)?;
+    if is_special(out) {
+        let mut special = OpenOptions::new().write(true).open(out).map_err(failed)?;
+        return Ok(write(&mut special).map_err(failed)?);
+    }
+    let place = out.canonicalize().unwrap_or_else(|_| out.into());
+    let mut file = new_file(&place)?;
     write(&mut file).map_err(failed)?;
-    file.persist(out).map_err(|error| failed(error.error))?;
+    file.persist(&place).map_err(|error| failed(error.error))?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Outcome;
-use super::common::{ModelArguments, ReadingArguments, check_can_write, scan};
+use super::common::{ModelArguments, ReadingArguments, check_can_write, is_special, scan};
 use super::interrupt::Interrupt;
 use super::progress::ImagePass;
 use super::stdout::stdout;
@@ -68,6 +68,9 @@ enum SplitArgument {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if let Some(page) = &arguments.report {
+        if is_special(page) {
+            bail!("{}: is no file, and a report is a page with a folder beside it", page.display());
+        }
         check_can_write(page, arguments.overwrite)?;
         let folder = folder_of(page);
         if folder.exists() && !arguments.overwrite {

@@ -50,7 +50,7 @@ impl Explanations {
     pub fn open(arguments: &Arguments) -> Result<Option<Explanations>> {
         let Some(folder) = arguments.explain.clone() else { return Ok(None) };
         let failed = |source| Error::Io { path: folder.clone(), source };
-        if folder.is_file() {
+        if folder.exists() && !folder.is_dir() {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
         fs::create_dir_all(&folder).map_err(failed)?;

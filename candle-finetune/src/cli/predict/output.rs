@@ -12,17 +12,22 @@ use super::Arguments;
 use super::kept::Kept;
 use super::row::{Row, Sheet};
 use super::summary::Counts;
-use crate::cli::common::check_names_a_file;
+use crate::cli::common::{check_names_a_file, is_special};
 use crate::cli::stdout;
 
 /// Refuses, before the work, what is no file's name, and a file that is there and may be neither replaced nor gone on with.
 pub fn check_may_write(arguments: &Arguments) -> anyhow::Result<()> {
     let Some(path) = &arguments.output else { return Ok(()) };
     check_names_a_file(path)?;
-    if path.exists() && !arguments.overwrite && !arguments.resume {
+    if path.exists() && !may_go_into(path, arguments) {
         return Err(exists(path));
     }
     Ok(())
+}
+
+/// Whether rows may be written to what is there; in a device or a pipe nothing is lost.
+fn may_go_into(path: &Path, arguments: &Arguments) -> bool {
+    arguments.overwrite || arguments.resume || is_special(path)
 }
 
 fn exists(path: &Path) -> anyhow::Error {
@@ -46,7 +51,7 @@ impl OutputFile {
         let (file, is_new) = match options.clone().create_new(true).open(path) {
             Ok(file) => (file, true),
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(named(error).into()),
-            Err(_) if !arguments.overwrite && !arguments.resume => return Err(exists(path)),
+            Err(_) if !may_go_into(path, arguments) => return Err(exists(path)),
             Err(_) => (options.create(true).truncate(false).open(path).map_err(named)?, false),
         };
         // Released with the file; where a file system has no locks, two runs may disturb each other.
