@@ -6,6 +6,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+for program in "$@"; do
+    case $program in
+        *:early | *:late) ;;
+        *:*) echo "error: unknown order in \`$program\`, expected early or late" >&2; exit 2 ;;
+    esac
+done
 scripts/with_cuda.sh --cudnn scripts/emulated_gpu/build.sh
 scripts/pack_device_tests.sh "${@%:*}"
 export LD_LIBRARY_PATH=$PWD/target/emulated-gpu:$PWD/target/cuda-toolkit/nvidia/cu13/lib

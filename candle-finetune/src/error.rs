@@ -40,12 +40,6 @@ pub enum Error {
     /// candle refused: shapes, devices or memory.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
-    /// What the network makes of an image is no number.
-    #[error("{image}: the network's outputs are not finite")]
-    NonFinite {
-        /// Its name.
-        image: String,
-    },
     /// An image could not be read and the run is strict.
     #[error("{}", .0.reason)]
     Strict(Skipped),
@@ -182,7 +176,6 @@ impl Error {
             Error::Train(error) => error.hint(),
             Error::Checkpoint(error) => error.hint(),
             Error::Neighbours(error) => error.hint(),
-            Error::NonFinite { .. } => candle_resnet::Error::NonFiniteOutputs.hint(),
             Error::Strict(_) => Some("without --strict such images are skipped and counted".into()),
             Error::EmptyClass(_) => Some("repair its images or take the folder away".into()),
             Error::Leaks(_) => Some(

@@ -51,7 +51,8 @@ fn match_classes(classes: &[String], names: &[String], synsets: &[String], outpu
         return by_order(classes.len(), outputs);
     }
     let known = names_of_outputs(names, synsets);
-    let found: Vec<Option<usize>> = classes.iter().map(|class| known.get(&comparable(class)).copied()).collect();
+    let output = |class: &String| known.get(class).or_else(|| known.get(&comparable(class))).copied();
+    let found: Vec<Option<usize>> = classes.iter().map(output).collect();
     let unknown: Vec<String> =
         classes.iter().zip(&found).filter(|(_, output)| output.is_none()).map(|(class, _)| class.clone()).collect();
     if !unknown.is_empty() {
@@ -67,11 +68,15 @@ fn by_order(classes: usize, outputs: usize) -> Result<ClassMap> {
     Ok(ClassMap { outputs: (0..outputs).collect(), by_order: true })
 }
 
-/// Every name that an output goes by; where two outputs share one, the first has it.
+/// Every name that an output goes by, as it is written and as it may be; where two outputs share one, that which is written so has it, else
+/// the first.
 fn names_of_outputs(names: &[String], synsets: &[String]) -> HashMap<String, usize> {
+    let all = || synsets.iter().enumerate().chain(names.iter().enumerate());
+    let written = all().map(|(output, name)| (name.clone(), output));
+    let comparable = all().map(|(output, name)| (comparable(name), output));
     let mut known = HashMap::new();
-    for (output, name) in synsets.iter().enumerate().chain(names.iter().enumerate()) {
-        known.entry(comparable(name)).or_insert(output);
+    for (name, output) in written.chain(comparable) {
+        known.entry(name).or_insert(output);
     }
     known
 }
@@ -125,6 +130,15 @@ mod tests {
         let synsets = owned(&["n01440764", "n01443537", "n01484850"]);
         let map = match_classes(&owned(&["great_white_shark", "n01440764"]), &names, &synsets, 3).unwrap();
         assert_eq!(map, ClassMap { outputs: vec![2, 0], by_order: false });
+    }
+
+    #[test]
+    fn names_that_are_written_alike_come_before_those_that_may_be_meant() {
+        let names = owned(&["cafe\u{301}", "caf\u{e9}", "a b", "a_b"]);
+        let map = match_classes(&names, &names, &[], 4).unwrap();
+        assert_eq!(map.outputs, [0, 1, 2, 3]);
+        let map = match_classes(&owned(&["a_b", "cafe\u{301}"]), &owned(&["caf\u{e9}", "a b"]), &[], 2).unwrap();
+        assert_eq!(map.outputs, [1, 0]);
     }
 
     #[test]

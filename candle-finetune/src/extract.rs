@@ -131,7 +131,7 @@ pub fn extract(
         collected.add(batch)?;
         Ok(observer(images))
     })?;
-    collected.finish(trunk, views.count(), images)
+    collected.finish(trunk, views.count(), images, unreadable)
 }
 
 /// Computes the features of `images` and hands them on batch by batch, in order, while the next are read.
@@ -220,28 +220,57 @@ impl Collected {
         Ok(())
     }
 
-    /// All that `trunk` gave of so many `views` of each of `images`.
+    /// Of images of so many values each.
+    fn leave_out_non_finite(
+        &mut self,
+        values: usize,
+        images: &dyn LabelledImages,
+        unreadable: Unreadable,
+    ) -> Result<()> {
+        if all_finite(&self.features) {
+            return Ok(());
+        }
+        let (all, features) = (std::mem::take(&mut self.kept), std::mem::take(&mut self.features));
+        for (image, features) in all.into_iter().zip(features.chunks(values)) {
+            if all_finite(features) {
+                self.kept.push(image);
+                self.features.extend(features);
+                continue;
+            }
+            let skipped = Skipped::non_finite(images.name(image));
+            if unreadable == Unreadable::Fatal {
+                return Err(Error::Strict(skipped));
+            }
+            self.skipped.push(skipped);
+        }
+        Ok(())
+    }
+
+    /// All that `trunk` gave of so many `views` of each of `images`. Those of which it gave no numbers are as good as unreadable.
     ///
     /// # Errors
-    /// [`Error::NoImages`] if none could be read; [`Error::NonFinite`].
+    /// [`Error::NoImages`] if none is left; [`Error::Strict`].
     pub(crate) fn finish(
         mut self,
         trunk: &dyn FeatureExtractor,
         views: usize,
         images: &dyn LabelledImages,
+        unreadable: Unreadable,
     ) -> Result<Extracted> {
         self.bring_back()?;
+        self.leave_out_non_finite(views * trunk.feature_width(), images, unreadable)?;
         if self.kept.is_empty() {
             return Err(Error::NoImages { skipped: self.skipped });
-        }
-        if let Some(value) = self.features.iter().position(|value| !value.is_finite()) {
-            let image = self.kept[value / (views * trunk.feature_width())];
-            return Err(Error::NonFinite { image: images.name(image) });
         }
         let shape = (self.kept.len(), views, trunk.feature_width());
         let features = Tensor::from_vec(self.features, shape, trunk.device())?;
         Ok(Extracted { features, kept: self.kept, skipped: self.skipped, notes: self.notes })
     }
+}
+
+/// Whether all of them are numbers; without an early end, which would keep the loop from being vectorised.
+fn all_finite(values: &[f32]) -> bool {
+    values.iter().fold(true, |finite, value| finite & value.is_finite())
 }
 
 #[cfg(test)]
@@ -299,14 +328,58 @@ mod tests {
         Preprocessing { mean: [0.0; 3], std: [1.0; 3], ..Preprocessing::cifar() }
     }
 
+    /// As `Means`, but that bright images leave the range of numbers.
+    struct Overflowing;
+
+    impl FeatureExtractor for Overflowing {
+        fn feature_width(&self) -> usize {
+            4
+        }
+
+        fn device(&self) -> &Device {
+            &Device::Cpu
+        }
+
+        fn features(&self, images: &Tensor) -> candle_core::Result<Tensor> {
+            let features = Means.features(images)?;
+            features.broadcast_mul(&features.narrow(1, 0, 1)?.affine(1e38, 0.0)?.affine(4.0, 0.0)?)
+        }
+    }
+
+    /// Images of one colour, every other one of black.
+    struct Colours(usize);
+
+    impl LabelledImages for Colours {
+        fn len(&self) -> usize {
+            self.0
+        }
+
+        fn label(&self, _: usize) -> usize {
+            0
+        }
+
+        fn photo(&self, index: usize) -> std::result::Result<Photo, ImageError> {
+            let value = if index.is_multiple_of(2) { 0 } else { 255 };
+            Photo::from_rgb8(32, 32, vec![value; 32 * 32 * 3]).ok_or_else(|| "wrong size".into())
+        }
+
+        fn name(&self, index: usize) -> String {
+            format!("image {index}")
+        }
+    }
+
     #[test]
-    fn an_image_whose_features_are_no_numbers_is_named() {
-        // The values of the upper left corners are 0 before they are divided.
-        let undivided = Preprocessing { std: [0.0; 3], ..plain() };
-        let mut observer = |_| ControlFlow::Continue(());
-        let found = extract(&Means, &undivided, &Ramps(8), Views::Plain, Unreadable::Skipped, &mut observer);
-        let error = found.map(|_| ()).unwrap_err();
-        assert_eq!(error.to_string(), "image 0: the network's outputs are not finite");
+    fn images_whose_features_are_no_numbers_are_skipped_and_named() {
+        let extracted = |unreadable| {
+            extract(&Overflowing, &plain(), &Colours(5), Views::Plain, unreadable, &mut |_| ControlFlow::Continue(()))
+        };
+        let found = extracted(Unreadable::Skipped).unwrap();
+        assert_eq!((found.kept, found.features.dims()), (vec![0, 2, 4], &[3, 1, 4][..]));
+        assert_eq!(found.features.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [0.0; 12]);
+        let reasons: Vec<String> = found.skipped.iter().map(|skipped| skipped.reason.to_string()).collect();
+        assert_eq!(reasons, [1, 3].map(|image| format!("image {image}: the network's outputs are not finite")));
+        let strict = extracted(Unreadable::Fatal).map(|_| ()).unwrap_err();
+        assert_eq!(strict.to_string(), "image 1: the network's outputs are not finite");
     }
 
     #[test]

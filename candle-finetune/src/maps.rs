@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::extract::{Collected, ExtractObserver, Extracted, FeatureBatch, batch_size};
 use crate::halving::halved_where_memory_is_short;
 use crate::images::LabelledImages;
-use crate::reading::{Pixels, Reader, Sight, Skipped};
+use crate::reading::{Pixels, Reader, Sight, Skipped, Unreadable};
 use crate::staging::Staging;
 
 /// Where maps come from.
@@ -52,7 +52,7 @@ pub(crate) struct Onward<'a> {
 }
 
 impl Onward<'_> {
-    /// Computes the features of those of `images` that are at `indices`, which ascend. `observer` is told how many images each batch had and may stop the
+    /// Computes the features of `images`, which are those at `indices`, and these ascend. `observer` is told how many images each batch had and may stop the
     /// run.
     ///
     /// # Errors
@@ -61,6 +61,7 @@ impl Onward<'_> {
         &self,
         images: &dyn LabelledImages,
         indices: &[usize],
+        unreadable: Unreadable,
         observer: &mut ExtractObserver<'_>,
     ) -> Result<Extracted> {
         let plain = |images: &[usize]| images.iter().map(|&image| Sight::plain(image)).collect();
@@ -80,7 +81,7 @@ impl Onward<'_> {
         if flow.is_break() {
             return Err(Error::Interrupted);
         }
-        collected.finish(self.trunk, 1, images)
+        collected.finish(self.trunk, 1, images, unreadable)
     }
 
     fn features(&self, MapBatch { maps, sights, skipped, notes }: MapBatch, indices: &[usize]) -> Result<FeatureBatch> {

@@ -55,13 +55,21 @@ impl Unreadable {
     }
 }
 
-/// An image that could not be read.
+/// An image that could not be read, or that the network makes no numbers of.
 #[derive(Debug)]
 pub struct Skipped {
     /// Its name.
     pub name: String,
     /// What the reader said; names the image as well.
     pub reason: ImageError,
+}
+
+impl Skipped {
+    /// One that takes the network beyond the range of numbers.
+    pub fn non_finite(name: String) -> Skipped {
+        let reason = format!("{name}: the network's outputs are not finite").into();
+        Skipped { name, reason }
+    }
 }
 
 /// Does `work` on `items`, one after the other, in a thread of its own and one ahead of `use_them`, until all are done or nobody listens.

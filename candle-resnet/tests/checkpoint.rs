@@ -248,6 +248,14 @@ fn of_weights_and_their_average_the_average_is_read() {
 }
 
 #[test]
+fn an_average_of_fewer_tensors_is_none_of_the_weights() {
+    let two = dictionary(&[("x", tensor("FloatStorage", &[2], &[1])), ("y", tensor("FloatStorage", &[3], &[1]))]);
+    let one = dictionary(&[("num_updates", tensor("FloatStorage", &[1], &[1]))]);
+    let bytes = legacy(&pickle_of(&dictionary(&[("model", two), ("model_ema", one)])), 3, &[0; 12]);
+    assert!(checkpoint::read_bytes(&bytes).unwrap().keys().eq(["x", "y"]));
+}
+
+#[test]
 fn the_only_network_is_found_under_any_key() {
     assert_eq!(lengths(&[("my_net", 2)]).unwrap(), [2]);
     assert_eq!(lengths(&[("student", 3), ("model", 2)]).unwrap(), [2]);

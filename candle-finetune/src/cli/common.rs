@@ -428,7 +428,7 @@ pub fn check_can_write(out: &Path, overwrite: bool) -> anyhow::Result<()> {
     if out.exists() && !overwrite {
         return Err(candle_finetune::Error::Exists(out.into()).into());
     }
-    new_file(out).map(drop)
+    new_file(&place_of(out)).map(drop)
 }
 
 /// Whether it is there, and neither a file nor a folder: a device, or a pipe.
@@ -455,11 +455,16 @@ pub fn write_whole(out: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<
         let mut special = OpenOptions::new().write(true).open(out).map_err(failed)?;
         return Ok(write(&mut special).map_err(failed)?);
     }
-    let place = out.canonicalize().unwrap_or_else(|_| out.into());
+    let place = place_of(out);
     let mut file = new_file(&place)?;
     write(&mut file).map_err(failed)?;
     file.persist(&place).map_err(|error| failed(error.error))?;
     Ok(())
+}
+
+/// Where a file lies that may be there already: behind links.
+fn place_of(out: &Path) -> PathBuf {
+    out.canonicalize().unwrap_or_else(|_| out.into())
 }
 
 fn folder_of(file: &Path) -> &Path {

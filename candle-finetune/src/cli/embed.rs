@@ -13,7 +13,7 @@ use candle_resnet::{FeatureExtractor, Model};
 use clap::{Args, ValueEnum};
 
 use super::Outcome;
-use super::common::{FreshArgument, ModelArguments, ReadingArguments, check_can_write, write_whole};
+use super::common::{FreshArgument, ModelArguments, ReadingArguments, check_can_write, is_special, write_whole};
 use super::interrupt::Interrupt;
 use super::photos::listed;
 use super::progress::ImagePass;
@@ -116,7 +116,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     })?;
     write(&arguments.out, &extracted, &shape, &samples)?;
     let (images, shape) = (extracted.kept.len(), shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×"));
-    writeln!(stdout(), "{}", arguments.out.display())?;
+    if !is_special(&arguments.out) {
+        writeln!(stdout(), "{}", arguments.out.display())?;
+    }
     say!("{images} images, {shape} features each");
     print_findings(&Findings::new(extracted.skipped, extracted.notes));
     Ok(Outcome::Done)

@@ -170,7 +170,8 @@ impl Reader<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Part> {
         let all: Vec<usize> = (0..images.len()).collect();
-        let extracted = counted((phase, all.len()), observer, |count| onward.extract(images, &all, count));
+        let unreadable = Unreadable::strictly(self.strict);
+        let extracted = counted((phase, all.len()), observer, |count| onward.extract(images, &all, unreadable, count));
         Ok(self.keep(extracted?, images))
     }
 
@@ -186,7 +187,8 @@ impl Reader<'_> {
         let (eye, classes) = ((self.trunk, self.preprocessing), splits.classes.clone());
         let indexed = counted((Phase::Index, chosen.len()), observer, |count| match onward {
             Some(onward) => {
-                Index::of_extracted(onward.extract(splits.train, chosen.indices(), count)?, &chosen, classes)
+                let extracted = onward.extract(&chosen, chosen.indices(), Unreadable::Skipped, count)?;
+                Index::of_extracted(extracted, &chosen, classes)
             }
             None => Index::extract(eye, &chosen, classes, Unreadable::Skipped, count),
         });

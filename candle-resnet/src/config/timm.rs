@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::transformers::has_no_classifier;
 use super::{
     ConfigError, DropRates, ModelConfig, bad_value, channel_count, class_count, deviation, from_json, names_by_output,
     statistic,
@@ -84,7 +83,7 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
     let named = Architecture::named(&name).ok_or(ConfigError::UnknownArchitecture(name))?;
     let architecture = arguments.architecture(named, &pretrained)?;
     let preprocessing = pretrained.preprocessing(&architecture)?;
-    let features_only = raw.architectures.as_deref().is_some_and(has_no_classifier);
+    let features_only = raw.architectures.is_some_and(|saved| saved.iter().any(|class| class == "TimmWrapperModel"));
     let labels = raw.label_names.or(raw.labels).or(pretrained.label_names).filter(|_| !features_only);
     let outputs = arguments.num_classes.or(raw.num_classes).or(pretrained.num_classes);
     let stated = if features_only { Some(0) } else { outputs };

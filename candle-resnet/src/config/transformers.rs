@@ -43,11 +43,6 @@ impl Default for RawConfig {
     }
 }
 
-/// Whether none of the classes that were saved has a classifier.
-pub(super) fn has_no_classifier(saved: &[String]) -> bool {
-    !saved.iter().any(|class| class.ends_with("ForImageClassification"))
-}
-
 /// Outputs of a classifier of which nothing is said.
 const DEFAULT_CLASSES: usize = 2;
 
@@ -100,7 +95,8 @@ impl RawConfig {
 
     /// Outputs; none where the class that was saved has no classifier.
     fn classes(&self) -> usize {
-        if self.architectures.as_deref().is_some_and(has_no_classifier) {
+        let classifies = |class: &String| class.ends_with("ForImageClassification");
+        if self.architectures.as_ref().is_some_and(|classes| !classes.iter().any(classifies)) {
             return 0;
         }
         self.id2label.as_ref().map(Map::len).or(self.num_labels).unwrap_or(DEFAULT_CLASSES)

@@ -24,15 +24,18 @@ pub struct Layout {
     rules: &'static [Rule],
     /// Whether modules without a rule go by torchvision's name.
     others_alike: bool,
+    /// Whether it is that of a network which another may be made of: where both are, this one is not meant.
+    of_a_part: bool,
 }
 
 /// Every layout that is known; where a file fits several, the first is meant.
 pub const LAYOUTS: &[Layout] = &[
-    Layout { name: "torchvision's and timm's", rules: &[], others_alike: true },
+    Layout { name: "torchvision's and timm's", rules: &[], others_alike: true, of_a_part: false },
     Layout {
         name: "the CIFAR repositories'",
         rules: &[("fc", "linear"), ("layer{1}.{0}.downsample.{0}", "layer{1}.{0}.shortcut.{0}")],
         others_alike: true,
+        of_a_part: false,
     },
     Layout {
         name: "transformers'",
@@ -46,6 +49,7 @@ pub const LAYOUTS: &[Layout] = &[
             ("fc", "classifier.1"),
         ],
         others_alike: false,
+        of_a_part: false,
     },
     // `ResNetModel` and `ResNetBackbone`, which have no classifier.
     Layout {
@@ -59,6 +63,7 @@ pub const LAYOUTS: &[Layout] = &[
             ("layer{1}.{0}.downsample.1", "encoder.stages.{0}.layers.{0}.shortcut.normalization"),
         ],
         others_alike: false,
+        of_a_part: false,
     },
     // `nn.Sequential(*list(model.children())[:-1])`, as fastai and Lightning's guide to transfer learning cut a network off.
     Layout {
@@ -72,6 +77,7 @@ pub const LAYOUTS: &[Layout] = &[
             ("layer{1}.{0}.downsample.{0}", "{4}.{0}.downsample.{0}"),
         ],
         others_alike: false,
+        of_a_part: true,
     },
 ];
 

@@ -71,6 +71,9 @@ impl Placement {
         let candidates = tally(names, blueprint);
         let trunk = blueprint.trunk_parameters().len();
         let mut whole = best_of_each_network(candidates.iter().filter(|candidate| candidate.trunk == trunk));
+        if whole.iter().any(|place| !place.layout.of_a_part) {
+            whole.retain(|place| !place.layout.of_a_part);
+        }
         if whole.len() > 1 {
             return Err(Ambiguous { prefixes: whole.into_iter().map(|place| place.prefix.to_owned()).collect() });
         }
@@ -357,6 +360,17 @@ mod tests {
         // What stands beside a classifier is no part of it.
         let (_, placed) = place("resnet18", [own("resnet18"), vec!["fc.norm.weight".into()]].concat());
         assert!(placed.tensors.contains_key("fc.norm.weight"));
+    }
+
+    #[test]
+    fn a_network_and_a_sequential_of_its_modules_are_one() {
+        let sequential = LAYOUTS.iter().find(|layout| layout.of_a_part).unwrap();
+        let cut: Vec<String> = own("resnet18").iter().filter_map(|name| sequential.from_torchvision(name)).collect();
+        let both = [behind("resnet.", &own("resnet18")), behind("features.", &cut)].concat();
+        let (placement, placed) = place("resnet18", both);
+        assert_eq!((placement.prefix.as_str(), placed.tensors.len(), placed.beside.len()), ("resnet.", 102, 100));
+        let (placement, placed) = place("resnet18", behind("features.", &cut));
+        assert_eq!((placement.prefix.as_str(), placed.tensors.len()), ("features.", 100));
     }
 
     #[test]

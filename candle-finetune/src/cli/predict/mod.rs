@@ -253,7 +253,7 @@ impl Run<'_> {
         let mut rows = Vec::new();
         for (sample, row) in self.samples[first..].iter().zip(batch.rows(first)) {
             let found = match (row, &logits) {
-                (Ok(row), Some(logits)) => Ok(self.found(sample, &logits.get(row)?)?),
+                (Ok(row), Some(logits)) => self.found(sample, &logits.get(row)?)?,
                 (row, _) => Err(row.err()),
             };
             rows.push((sample.path.as_path(), found));
@@ -278,14 +278,18 @@ impl Run<'_> {
         Ok(with_pictures(rows, pictures))
     }
 
-    fn found(&self, sample: &Sample, logits: &Tensor) -> candle_finetune::Result<Found> {
-        let found = self.confidence.rank(self.classifier, logits, self.output.sheet.top);
-        found.map_err(|error| match error {
-            Error::Model(candle_resnet::Error::NonFiniteOutputs) => {
-                Error::NonFinite { image: sample.path.display().to_string() }
+    /// What the network says of a photo; nothing where it leaves the range of numbers.
+    fn found(
+        &self,
+        sample: &Sample,
+        logits: &Tensor,
+    ) -> candle_finetune::Result<std::result::Result<Found, Option<Skipped>>> {
+        match self.confidence.rank(self.classifier, logits, self.output.sheet.top) {
+            Err(Error::Model(candle_resnet::Error::NonFiniteOutputs)) => {
+                Ok(Err(Some(Skipped::non_finite(sample.path.display().to_string()))))
             }
-            error => error,
-        })
+            found => found.map(Ok),
+        }
     }
 
     /// What is said of a photo that could not be read; an error where the run is strict.

@@ -19,6 +19,9 @@ use crate::cli::stdout;
 pub fn check_may_write(arguments: &Arguments) -> anyhow::Result<()> {
     let Some(path) = &arguments.output else { return Ok(()) };
     check_names_a_file(path)?;
+    if arguments.resume && is_special(path) {
+        bail!("{}: is no file, and keeps no rows to go on behind", path.display());
+    }
     if path.exists() && !may_go_into(path, arguments) {
         return Err(exists(path));
     }

@@ -12,6 +12,7 @@ struct Table {
     unsigned counts[MOST], first_blocks[MOST];
     unsigned tensors;
 };
+static_assert(sizeof(Table) == 3464);
 
 // The last whose first block is not behind this one.
 __device__ unsigned tensor_of_block(const Table &table) {

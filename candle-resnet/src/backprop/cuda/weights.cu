@@ -13,6 +13,7 @@ struct Table {
     unsigned counts[MOST], inputs[MOST], taps[MOST], first_blocks[MOST];
     unsigned tensors;
 };
+static_assert(sizeof(Table) == 3080);
 
 // The last whose first block is not behind this one.
 __device__ unsigned tensor_of_block(const Table &table) {

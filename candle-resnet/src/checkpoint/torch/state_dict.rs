@@ -44,7 +44,11 @@ pub(super) fn find<'a>(pickle: &Pickle<'a>) -> Result<BTreeMap<&'a str, TensorPa
 /// else the only dictionary of tensors. An average that is taken in the place of weights is told.
 fn nested<'p, 'a>(pickle: &'p Pickle<'a>, entries: &Entries<'a>) -> Option<&'p Entries<'a>> {
     let under = |key: &&'static str| Some((*key, dictionary_of_tensors(pickle, value_of(entries, key)?)?));
-    let (average, usual) = (AVERAGES.iter().find_map(under), NESTS.iter().find_map(under));
+    let usual = NESTS.iter().find_map(under);
+    // One of fewer tensors holds something else beside them.
+    let tensors = |entries: &Entries<'a>| count_of_tensors(pickle, entries);
+    let is_whole = |average: &(&str, &Entries<'a>)| usual.is_none_or(|(_, usual)| tensors(average.1) >= tensors(usual));
+    let average = AVERAGES.iter().find_map(under).filter(is_whole);
     if let (Some((average, _)), Some((usual, _))) = (average, usual) {
         tracing::warn!("of the checkpoint's weights the average is taken, `{average}`; `{usual}` is left aside");
     }
@@ -54,7 +58,7 @@ fn nested<'p, 'a>(pickle: &'p Pickle<'a>, entries: &Entries<'a>) -> Option<&'p E
 
 /// The only dictionary of tensors in one that holds no tensor itself.
 fn only_nested<'p, 'a>(pickle: &'p Pickle<'a>, entries: &Entries<'a>) -> Option<&'p Entries<'a>> {
-    if holds_tensors(pickle, entries) {
+    if holds_tensors(pickle, entries) || whole_network(pickle, entries).is_some() {
         return None;
     }
     let holding = |&(_, value): &(Value<'a>, Value<'a>)| match pickle.behind(value) {
@@ -77,16 +81,24 @@ fn leads_to_tensors<'a>(pickle: &Pickle<'a>, entries: &Entries<'a>) -> bool {
 }
 
 fn holds_tensors<'a>(pickle: &Pickle<'a>, entries: &Entries<'a>) -> bool {
-    entries.iter().any(|&(_, value)| matches!(pickle.behind(value), Some(Object::Tensor(_))))
+    count_of_tensors(pickle, entries) > 0
 }
 
-/// A dictionary without tensors may hold a whole network under one of the usual keys.
+fn count_of_tensors<'a>(pickle: &Pickle<'a>, entries: &Entries<'a>) -> usize {
+    entries.iter().filter(|&&(_, value)| matches!(pickle.behind(value), Some(Object::Tensor(_)))).count()
+}
+
 fn without_tensors<'a>(pickle: &Pickle<'a>, entries: &Entries<'a>) -> Problem {
+    whole_network(pickle, entries).unwrap_or_else(|| Problem::NoTensors { keys: names(entries) })
+}
+
+/// What is said of a whole network under one of the usual keys, in the place of its tensors.
+fn whole_network<'a>(pickle: &Pickle<'a>, entries: &Entries<'a>) -> Option<Problem> {
     let network = |nest: &&str| match pickle.behind(value_of(entries, nest)?) {
         Some(Object::Foreign { module, name }) => Some(whole_object(module, name)),
         _ => None,
     };
-    NESTS.iter().find_map(network).unwrap_or_else(|| Problem::NoTensors { keys: names(entries) })
+    NESTS.iter().find_map(network)
 }
 
 fn dictionary<'p, 'a>(pickle: &'p Pickle<'a>, value: Value<'a>) -> Result<&'p Entries<'a>, Problem> {
