@@ -316,6 +316,18 @@ mod unix {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn the_file_that_stdout_goes_to_is_not_replaced_under_it() {
+        let bench = Bench::with_photos();
+        let file = fs::OpenOptions::new().append(true).open(bench.file("kept", "first\n")).unwrap();
+        let mut command = bench.command(&["doctor", "photos", "--list", "/dev/stdout", "--overwrite"]);
+        let output = command.stdout(file).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("/dev/stdout: is a file that is open already"), "{said}");
+        assert_eq!(bench.read("kept"), "first\n");
+    }
+
+    #[test]
     fn a_link_to_a_file_stays_one() {
         let bench = Bench::with_photos();
         bench.file("elsewhere/features", "old");

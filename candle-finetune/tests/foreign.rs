@@ -153,6 +153,10 @@ fn photos_whose_outputs_are_no_numbers_are_as_good_as_unreadable() {
     bench.run(&[&["predict", "--strict"], &from[..]].concat()).failed().said(&["error: ", said]);
     bench.run(&[&["embed", "--out", "features"], &from[..]].concat()).failed().said(&["error: none of the 1 ", said]);
     assert!(!bench.path("features").exists());
+    let doctor = ["doctor", "photos", "--model", "resnet20_cifar", "--weights", "huge"];
+    let ran = bench.run(&doctor).succeeded();
+    let (_, found) = ran.out.split_once("pictures unlike all others: 16\n").unwrap();
+    assert!(found.trim_start().starts_with("blue/000.png: the network's outputs are not finite\n"), "{found}");
 }
 
 #[test]

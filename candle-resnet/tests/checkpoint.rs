@@ -249,10 +249,22 @@ fn of_weights_and_their_average_the_average_is_read() {
 
 #[test]
 fn an_average_of_fewer_tensors_is_none_of_the_weights() {
-    let two = dictionary(&[("x", tensor("FloatStorage", &[2], &[1])), ("y", tensor("FloatStorage", &[3], &[1]))]);
-    let one = dictionary(&[("num_updates", tensor("FloatStorage", &[1], &[1]))]);
-    let bytes = legacy(&pickle_of(&dictionary(&[("model", two), ("model_ema", one)])), 3, &[0; 12]);
-    assert!(checkpoint::read_bytes(&bytes).unwrap().keys().eq(["x", "y"]));
+    let network = |names: &[&str]| {
+        let tensors: Vec<_> = names.iter().map(|name| (*name, tensor("FloatStorage", &[2], &[1]))).collect();
+        dictionary(&tensors)
+    };
+    let inside = |network| dictionary(&[("state_dict", network)]);
+    let (weights, counted) = (network(&["x", "y"]), network(&["x", "y", "bn.num_batches_tracked"]));
+    for (model, average, expected) in [
+        (weights.clone(), network(&["num_updates"]), "x y"),
+        (inside(weights.clone()), network(&["num_updates"]), "x y"),
+        (weights, inside(network(&["a", "b"])), "a b"),
+        (counted, network(&["a", "b"]), "a b"),
+    ] {
+        let bytes = legacy(&pickle_of(&dictionary(&[("model", model), ("model_ema", average)])), 3, &[0; 12]);
+        let names: Vec<String> = checkpoint::read_bytes(&bytes).unwrap().into_keys().collect();
+        assert_eq!(names.join(" "), expected);
+    }
 }
 
 #[test]

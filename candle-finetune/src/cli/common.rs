@@ -431,9 +431,19 @@ pub fn check_can_write(out: &Path, overwrite: bool) -> anyhow::Result<()> {
     new_file(&place_of(out)).map(drop)
 }
 
-/// Whether it is there, and neither a file nor a folder: a device, or a pipe.
+/// Whether it is a pipe, or a device that takes one character after the other: what is written there replaces nothing.
 pub fn is_special(out: &Path) -> bool {
-    fs::metadata(out).is_ok_and(|what| !what.is_file() && !what.is_dir())
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let kind = fs::metadata(out).map(|what| what.file_type());
+        kind.is_ok_and(|kind| kind.is_fifo() || kind.is_char_device())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = out;
+        false
+    }
 }
 
 /// Refuses what can only be a folder, and a file in a folder that is not there.
@@ -441,6 +451,14 @@ pub fn check_names_a_file(out: &Path) -> anyhow::Result<()> {
     let parent = folder_of(out);
     if out.is_dir() || out.as_os_str().to_string_lossy().ends_with(is_separator) {
         bail!("{}: is a folder, expected a file to write", out.display());
+    }
+    if !is_special(out) && !out.is_file() && out.exists() {
+        bail!("{}: is no file, and cannot be written as one", out.display());
+    }
+    // A file that a stream of this process goes to is not to be replaced under it.
+    if out.is_file() && ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|system| out.starts_with(system))
+    {
+        bail!("{}: is a file that is open already\nhint: give its own name", out.display());
     }
     if !parent.is_dir() {
         bail!("{}: no such folder\nhint: make it, or choose another place", parent.display());

@@ -52,7 +52,7 @@ pub use labels::Verdict;
 pub use leaks::{EqualFiles, ExactCopies, exact_copies};
 
 use copies::Group;
-use inspection::Inspector;
+use inspection::{Inspection, Inspector};
 
 /// A frozen network, and how it wants its images prepared.
 #[derive(Clone, Copy)]
@@ -107,6 +107,10 @@ pub fn examine(survey: &Survey, eye: Option<Eye<'_>>, observer: &mut ExtractObse
     findings.extend(files::findings(&images, &inspections, eye.map(|eye| eye.preprocessing.crop)));
     let groups = copies::find(&inspections, &mut proceed)?;
     findings.extend(groups.iter().flat_map(|group| copy_findings(group, &images)));
+    if eye.is_some() {
+        let kept = features.as_ref().map_or(&[][..], |features| &features.kept);
+        findings.extend(overflows(kept, &images, &inspections));
+    }
     if let Some(features) = features {
         findings.extend(judge(&features, &samples, &dataset.classes, &mut images, &mut proceed)?);
     }
@@ -189,6 +193,14 @@ fn copy_findings(group: &Group, images: &[Image]) -> Vec<Finding> {
 
 fn joined(names: impl IntoIterator<Item = impl ToString>) -> String {
     names.into_iter().map(|name| name.to_string()).collect::<Vec<_>>().join(" and ")
+}
+
+/// Images that can be read and are not `kept`: the network makes no numbers of them.
+fn overflows(kept: &[usize], images: &[Image], inspections: &[Inspection]) -> Vec<Finding> {
+    let readable = inspections.iter().enumerate().filter(|(_, inspection)| inspection.picture.is_ok());
+    let lost = readable.filter(|(index, _)| kept.binary_search(index).is_err());
+    let text = "the network's outputs are not finite";
+    lost.map(|(index, _)| Finding::new(Kind::Outlier, text, vec![images[index].file.clone()])).collect()
 }
 
 /// Findings on labels and outliers; what is said of each image is kept with it.

@@ -304,7 +304,8 @@ pub struct Findings {
     pub skipped: Vec<Skipped>,
     /// What is worth knowing of images that were read: name and note. Where maps are found on disk nobody reads the images.
     pub notes: Vec<(String, Note)>,
-    known: BTreeSet<String>,
+    /// Names of images that are skipped, and of those that have notes: one may have notes and be skipped later.
+    known: [BTreeSet<String>; 2],
 }
 
 impl Findings {
@@ -321,10 +322,11 @@ impl Findings {
 
     /// Adds what was found of images, unless it was found before.
     fn add(&mut self, skipped: Vec<Skipped>, notes: Vec<(String, Note)>) {
-        let new: Vec<_> = skipped.into_iter().filter(|skipped| !self.known.contains(&skipped.name)).collect();
-        let notes: Vec<_> = notes.into_iter().filter(|(name, _)| !self.known.contains(name)).collect();
-        self.known.extend(new.iter().map(|skipped| skipped.name.clone()));
-        self.known.extend(notes.iter().map(|(name, _)| name.clone()));
+        let [known, noted] = &mut self.known;
+        let new: Vec<_> = skipped.into_iter().filter(|skipped| !known.contains(&skipped.name)).collect();
+        let notes: Vec<_> = notes.into_iter().filter(|(name, _)| !noted.contains(name)).collect();
+        known.extend(new.iter().map(|skipped| skipped.name.clone()));
+        noted.extend(notes.iter().map(|(name, _)| name.clone()));
         self.skipped.extend(new);
         self.notes.extend(notes);
     }

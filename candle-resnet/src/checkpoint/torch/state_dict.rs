@@ -9,6 +9,9 @@ use crate::checkpoint::pickle::{Object, Pickle, TensorParts, Value};
 /// they evaluate, and what timm's `create_model(checkpoint_path=…)` loads.
 const AVERAGES: [&str; 2] = ["state_dict_ema", "model_ema"];
 
+/// Keys under which an object of Python's is a whole network.
+const MODULES: [&str; 3] = ["model", "net", "network"];
+
 /// Keys under which training scripts put the weights, the most telling first.
 const NESTS: [&str; 6] = ["state_dict", "model", "model_state_dict", "net", "network", "weights"];
 
@@ -44,21 +47,28 @@ pub(super) fn find<'a>(pickle: &Pickle<'a>) -> Result<BTreeMap<&'a str, TensorPa
 /// else the only dictionary of tensors. An average that is taken in the place of weights is told.
 fn nested<'p, 'a>(pickle: &'p Pickle<'a>, entries: &Entries<'a>) -> Option<&'p Entries<'a>> {
     let under = |key: &&'static str| Some((*key, dictionary_of_tensors(pickle, value_of(entries, key)?)?));
-    let usual = NESTS.iter().find_map(under);
-    // One of fewer tensors holds something else beside them.
-    let tensors = |entries: &Entries<'a>| count_of_tensors(pickle, entries);
-    let is_whole = |average: &(&str, &Entries<'a>)| usual.is_none_or(|(_, usual)| tensors(average.1) >= tensors(usual));
-    let average = AVERAGES.iter().find_map(under).filter(is_whole);
-    if let (Some((average, _)), Some((usual, _))) = (average, usual) {
-        tracing::warn!("of the checkpoint's weights the average is taken, `{average}`; `{usual}` is left aside");
-    }
+    let (average, usual) = (AVERAGES.iter().find_map(under), NESTS.iter().find_map(under));
+    let average = match (average, usual) {
+        (Some((average, averages)), Some((usual, weights))) if size(pickle, averages) < size(pickle, weights) => {
+            tracing::warn!(
+                "of the checkpoint's weights `{usual}` is taken; the average, `{average}`, has fewer tensors"
+            );
+            None
+        }
+        (Some((average, averages)), Some((usual, _))) => {
+            tracing::warn!("of the checkpoint's weights the average is taken, `{average}`; `{usual}` is left aside");
+            Some((average, averages))
+        }
+        (average, _) => average,
+    };
     let named = average.or(usual).map(|(_, inner)| inner);
     named.or_else(|| only_nested(pickle, entries))
 }
 
 /// The only dictionary of tensors in one that holds no tensor itself.
 fn only_nested<'p, 'a>(pickle: &'p Pickle<'a>, entries: &Entries<'a>) -> Option<&'p Entries<'a>> {
-    if holds_tensors(pickle, entries) || whole_network(pickle, entries).is_some() {
+    let holds_network = MODULES.iter().any(|key| foreign(pickle, entries, key).is_some());
+    if holds_tensors(pickle, entries) || holds_network {
         return None;
     }
     let holding = |&(_, value): &(Value<'a>, Value<'a>)| match pickle.behind(value) {
@@ -81,24 +91,35 @@ fn leads_to_tensors<'a>(pickle: &Pickle<'a>, entries: &Entries<'a>) -> bool {
 }
 
 fn holds_tensors<'a>(pickle: &Pickle<'a>, entries: &Entries<'a>) -> bool {
-    count_of_tensors(pickle, entries) > 0
+    entries.iter().any(|&(_, value)| matches!(pickle.behind(value), Some(Object::Tensor(_))))
 }
 
-fn count_of_tensors<'a>(pickle: &Pickle<'a>, entries: &Entries<'a>) -> usize {
-    entries.iter().filter(|&&(_, value)| matches!(pickle.behind(value), Some(Object::Tensor(_)))).count()
+/// Tensors of the network that these entries are, or lead to, but for batch norms' counters, which not every average has.
+fn size<'p, 'a>(pickle: &'p Pickle<'a>, mut entries: &'p Entries<'a>) -> usize {
+    for _ in 0..DEPTH {
+        let inner = |nest: &&str| dictionary_of_tensors(pickle, value_of(entries, nest)?);
+        let Some(inner) = NESTS.iter().find_map(inner) else { break };
+        entries = inner;
+    }
+    let is_counter = |key: Value<'a>| matches!(key, Value::Str(name) if name.ends_with("num_batches_tracked"));
+    let counts = |&&(key, value): &&(Value<'a>, Value<'a>)| {
+        matches!(pickle.behind(value), Some(Object::Tensor(_))) && !is_counter(key)
+    };
+    entries.iter().filter(counts).count()
 }
 
+/// A dictionary without tensors may hold a whole network under one of the usual keys.
 fn without_tensors<'a>(pickle: &Pickle<'a>, entries: &Entries<'a>) -> Problem {
-    whole_network(pickle, entries).unwrap_or_else(|| Problem::NoTensors { keys: names(entries) })
+    let network = NESTS.iter().find_map(|nest| foreign(pickle, entries, nest));
+    network.unwrap_or_else(|| Problem::NoTensors { keys: names(entries) })
 }
 
-/// What is said of a whole network under one of the usual keys, in the place of its tensors.
-fn whole_network<'a>(pickle: &Pickle<'a>, entries: &Entries<'a>) -> Option<Problem> {
-    let network = |nest: &&str| match pickle.behind(value_of(entries, nest)?) {
+/// What is said of an object of Python's under a key.
+fn foreign<'a>(pickle: &Pickle<'a>, entries: &Entries<'a>, key: &str) -> Option<Problem> {
+    match pickle.behind(value_of(entries, key)?) {
         Some(Object::Foreign { module, name }) => Some(whole_object(module, name)),
         _ => None,
-    };
-    NESTS.iter().find_map(network)
+    }
 }
 
 fn dictionary<'p, 'a>(pickle: &'p Pickle<'a>, value: Value<'a>) -> Result<&'p Entries<'a>, Problem> {
